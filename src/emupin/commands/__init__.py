@@ -1,0 +1,1 @@
+"""The commands of `emupin`, one module each."""

@@ -1,0 +1,70 @@
+"""Options that several commands share, and the values they stand for."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from emupin import cpuset, host
+from emupin.errors import PolicyError
+from emupin.files import POLICIES, read_bytes, root_from_environment
+
+if TYPE_CHECKING:
+    import argparse
+
+    from emupin.domain import Domain
+    from emupin.host import Host
+    from emupin.policy import Policy
+
+
+def add_policy(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--policy", metavar="FILE", help=f"the policy (default: the installed one, {POLICIES[0]})")
+
+
+def add_host(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--host",
+        metavar="FILE|none",
+        help="another host, recorded with `emupin host --snapshot`, or its root folder; none: skip what needs a host "
+        "(default: this machine)",
+    )
+
+
+def add_json(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--json", action="store_true", help="print JSON")
+
+
+def read_policy(path: str | None) -> Policy:
+    """The policy in `path`, or the installed one. Raises PolicyError."""
+    from emupin.policyfile import compile_policy, default_path
+
+    path = path or default_path(root_from_environment())
+    if path is None:
+        installed = root_from_environment() + POLICIES[0]
+        raise PolicyError(installed, "no policy is installed", "write one, or give --policy FILE")
+    try:
+        return compile_policy(read_bytes(path), path)
+    except OSError as error:
+        raise PolicyError(path, f"cannot be read: {error.strerror}", "give a policy with --policy FILE") from None
+
+
+def read_host(choice: str | None) -> Host | None:
+    """The facts that `--host` asks for: this machine's where it is not given, None for `none`. Raises HostError."""
+    from emupin import snapshot
+
+    if choice is None:
+        return host.read(root_from_environment())
+    return None if choice == "none" else snapshot.load(choice)
+
+
+def absent_cpus(guest: Domain, facts: Host | None) -> str:
+    """What to say of a guest that is pinned to CPUs this host does not have: it is from elsewhere. Else empty."""
+    if facts is None:
+        return ""
+    absent = frozenset().union(guest.cpuset or (), *guest.vcpupins.values()) - facts.online
+    if not absent:
+        return ""
+    plural = "s" if len(absent) > 1 else ""
+    return (
+        f"the guest is pinned to CPU{plural} {cpuset.format(absent)}, which this host does not have online: "
+        "give its own host with --host FILE, or skip what needs a host with --host none"
+    )

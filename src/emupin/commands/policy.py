@@ -1,0 +1,67 @@
+"""`emupin policy`: validate the policy file, or print the policy as the engine understands it."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+from emupin import streams
+from emupin.errors import PolicyError
+from emupin.files import POLICIES, root_from_environment
+from emupin.policyfile import compile_policy, default_path, problems
+from emupin.policytext import render, render_json
+
+if TYPE_CHECKING:
+    import argparse
+
+    Subparsers = argparse._SubParsersAction[argparse.ArgumentParser]
+
+
+def add_parser(subparsers: Subparsers) -> None:
+    parser = subparsers.add_parser("policy", help="check the policy file or print what it means")
+    actions = parser.add_subparsers(metavar="ACTION", required=True)
+    checker = actions.add_parser("check", help="validate: status 0, 1 if it is not valid, 2 if it cannot be read")
+    checker.set_defaults(run=check)
+    shower = actions.add_parser("show", help="print the effective policy, with every default spelled out")
+    shower.add_argument("--json", action="store_true", help="as JSON instead of YAML")
+    shower.set_defaults(run=show)
+    for action in (checker, shower):
+        action.add_argument("--policy", metavar="FILE", help=f"instead of {POLICIES[0]} or policy.json")
+
+
+def check(args: argparse.Namespace) -> int:
+    """Print every problem of the policy, or that it has none. Raises PolicyError where it cannot be read."""
+    path, data = _read(args.policy)
+    found = problems(data, path)
+    for problem in found:
+        streams.say(str(problem))
+    if not found:
+        count = len(compile_policy(data, path).rules)
+        streams.put(os.fsencode(f"{path}: ok, {count} rule{'' if count == 1 else 's'}\n"))
+    return 1 if found else 0
+
+
+def show(args: argparse.Namespace) -> int:
+    """Print the effective policy, or what is wrong with it. Raises PolicyError where it cannot be read."""
+    path, data = _read(args.policy)
+    found = problems(data, path)
+    for problem in found:
+        streams.say(str(problem))
+    if not found:
+        policy = compile_policy(data, path)
+        streams.put((render_json(policy) if args.json else render(policy)).encode())
+    return 1 if found else 0
+
+
+def _read(given: str | None) -> tuple[str, bytes]:
+    """The path and the content of the policy file `given`, or else of the one below `$EMUPIN_ROOT`."""
+    root = root_from_environment()
+    path = given or default_path(root)
+    if path is None:
+        hint = f"begin with a copy of {POLICIES[0]}.example, or name a file with --policy"
+        raise PolicyError(f"{root}{POLICIES[0]}", "there is no policy", hint)
+    try:
+        with open(path, "rb") as file:
+            return path, file.read()
+    except OSError as error:
+        raise PolicyError(path, f"cannot be read: {error.strerror}", "check the name and its permissions") from None
