@@ -1,0 +1,161 @@
+"""`emupin host`: the CPUs of a host as a picture, as JSON, or recorded in a file that stands for it elsewhere."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shutil
+import sys
+from datetime import datetime, timezone
+from typing import TYPE_CHECKING, Any
+
+from emupin import cpuset, snapshot, streams
+from emupin.claims import Ledger
+from emupin.commands import options
+from emupin.errors import EmupinError, HostError
+from emupin.files import LIBVIRT_RUN, root_from_environment
+from emupin.host import to_json
+from emupin.mark import NO_CPUS, Mark, marks
+from emupin.picture import draw
+from emupin.policyfile import default_path
+from emupin.situation import Others
+
+if TYPE_CHECKING:
+    from emupin.host import Host
+    from emupin.policy import Policy
+    from emupin.snapshot import Snapshot
+
+EPILOG = """\
+The picture has a cell for each online CPU, the siblings of a core side by side; the legend says what its symbols mean.
+--snapshot writes all of it as one JSON file, which `--host FILE` reads in place of this machine, here or elsewhere.
+
+status: 0; 2 after an error.
+"""
+
+
+def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    parser = subparsers.add_parser(
+        "host",
+        help="show the host's CPUs, and who has which",
+        description="Show the host's CPUs: node, core, siblings, isolated, reserved, pool, and who has which.",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("--host", metavar="FILE", help="a recorded host, or its root folder (default: this machine)")
+    options.add_policy(parser)
+    form = parser.add_mutually_exclusive_group()
+    form.add_argument("--json", action="store_true", help="print JSON")
+    form.add_argument("--snapshot", action="store_true", help="record the host, for --host FILE")
+    parser.add_argument("-o", "--output", metavar="FILE", help="with --snapshot: write FILE instead of stdout")
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """The exit status. Raises EmupinError where the host or the policy cannot be read, or the file not written."""
+    _check_usage(args)
+    policy = None if args.snapshot else _policy(args.policy)
+    recorded = snapshot.read(args.host) if args.host else _this_machine(policy)
+    if args.snapshot:
+        _write(snapshot.render(recorded).encode(), args.output)
+    elif args.json:
+        streams.put((json.dumps(_plain(recorded, policy)) + "\n").encode())
+    else:
+        _show(recorded, policy)
+    return 0
+
+
+def _check_usage(args: argparse.Namespace) -> None:
+    if args.output and not args.snapshot:
+        raise EmupinError("emupin host", "-o without --snapshot", "add --snapshot, or send the picture on with >")
+    if args.host == "none":
+        raise EmupinError("emupin host", "--host none leaves nothing to show", "give a recorded host or leave it away")
+
+
+def _policy(path: str | None) -> Policy | None:
+    """The policy whose CPUs are shown; a host that has none is shown without. Raises PolicyError."""
+    return options.read_policy(path) if path or default_path(root_from_environment()) else None
+
+
+def _this_machine(policy: Policy | None) -> Snapshot:
+    """Raises HostError."""
+    root = root_from_environment()
+    found = snapshot.take(root, datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ"))
+    return snapshot.Snapshot(found.host, found.remarks, _held(root, found.host, policy))
+
+
+def _held(root: str, host: Host, policy: Policy | None) -> Others:
+    """What every running guest has. Who may not look, or finds a file that cannot be read, sees the CPUs alone."""
+    if not os.path.isdir(root + LIBVIRT_RUN):
+        return Others()
+    try:
+        with Ledger(root, policy) as ledger:
+            return ledger.others(None, host.online)
+    except EmupinError as error:
+        streams.say(f"who has which CPU is not shown: {error}")
+        return Others()
+
+
+def _write(data: bytes, path: str | None) -> None:
+    """Raises HostError."""
+    if path is None or path == "-":
+        streams.put(data)
+        return
+    try:
+        with open(path, "wb") as file:
+            file.write(data)
+    except OSError as error:
+        raise HostError(path, f"cannot be written: {error.strerror}", "name another file with -o") from None
+
+
+def _marks(recorded: Snapshot, policy: Policy | None) -> dict[int, Mark]:
+    reserved, pool = (policy.reserved, policy.pool or NO_CPUS) if policy else (NO_CPUS, NO_CPUS)
+    return marks(recorded.host, reserved, pool, recorded.held)
+
+
+def _show(recorded: Snapshot, policy: Policy | None) -> None:
+    """The picture, then the lists to copy from; a remark for each list of the policy that this host cannot follow."""
+    host = recorded.host
+    zones = [("reserved", policy.reserved), ("pool", policy.pool or NO_CPUS)] if policy else []
+    lists = [
+        (name, cpus) for name, cpus in [("isolated", host.isolated), ("nohz_full", host.nohz_full), *zones] if cpus
+    ]
+    colour = _wants_colour()
+    text = draw(host, _marks(recorded, policy), shutil.get_terminal_size().columns, colour)
+    text += "".join(["\n" * bool(lists), *(f"{name:<10} {cpuset.format(cpus)}\n" for name, cpus in lists)])
+    if colour:
+        sys.stdout.buffer.write(text.encode())  # streams.put would take the colours for somebody's control sequences.
+    else:
+        streams.put(text.encode())
+    for name, cpus in zones:
+        if not cpus <= host.online:
+            streams.say(
+                f"the policy's host.{name} has CPUs that are not online here: {cpuset.format(cpus - host.online)}"
+            )
+
+
+def _wants_colour() -> bool:
+    return os.isatty(streams.STDOUT) and "NO_COLOR" not in os.environ and os.environ.get("TERM") != "dumb"
+
+
+def _plain(recorded: Snapshot, policy: Policy | None) -> dict[str, Any]:
+    """The facts, the policy's CPUs, and all of it again by CPU."""
+    host = recorded.host
+    zones = {"reserved": cpuset.format(policy.reserved), "pool": cpuset.format(policy.pool or ())} if policy else {}
+    cpus = [
+        {
+            "cpu": cpu,
+            "node": host.node_of(cpu),
+            "siblings": cpuset.format(host.siblings(cpu)),
+            "isolated": mark.isolated,
+            "reserved": mark.reserved,
+            "pool": mark.pool,
+            "vcpu": mark.foreign,
+            "dedicated": mark.dedicated,
+            "shared": mark.shared,
+        }
+        for cpu, mark in sorted(_marks(recorded, policy).items())
+    ]
+    held = snapshot.held_json(recorded.held)
+    return {**recorded.remarks, **to_json(host), **held, **zones, "cpus": cpus}
