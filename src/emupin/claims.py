@@ -1,0 +1,271 @@
+"""Who holds which CPU: a ledger of claims, checked against the running guests whenever it is opened.
+
+The truth is libvirt's status files, one for each running guest, which say where its vCPUs are and where its emulator
+threads were recorded. The ledger adds what they cannot say: what was promised to a guest that is still starting, and
+which CPUs are one guest's alone. It also remembers each status file by its stamp, so that of a thousand running
+guests only the changed ones are read. One writer at a time; a claim is in the ledger before anybody acts on it.
+"""
+
+from __future__ import annotations
+
+import marshal
+import os
+import sys
+import time
+
+from emupin import __version__
+from emupin.digest import hex_digest
+from emupin.domain import read_status
+from emupin.errors import HostError
+from emupin.files import LIBVIRT_RUN, RUN, lock, make_private_folder, read_bytes, replace_file
+from emupin.frozen import Frozen
+from emupin.match import find_rule
+from emupin.situation import Others, vcpu_cpus
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from emupin.domain import Domain
+    from emupin.policy import Policy
+
+    Cpus = frozenset[int]
+    Stamp = tuple[int, int, int]
+
+FORMAT = (__version__, sys.hexversion)
+"""What a ledger must have been written by; any other is made anew from the running guests."""
+
+PENDING_SECONDS = 900.0
+"""How long a claim holds for a guest that does not run yet: a start that never came, a migration that was cancelled."""
+
+REMEMBERED = 4096
+"""Of how many stopped guests to remember what they held."""
+
+
+class Tenant(Frozen):
+    """What one running guest's status file says. CPU sets are bit masks: a thousand guests are looked through."""
+
+    uuid: str
+    stamp: Stamp
+    """Of the file: modification time in nanoseconds, inode, size in bytes."""
+    vcpus: int
+    emulator: int
+    """The recorded pin; 0 where there is none."""
+
+
+class Claim(Frozen):
+    """The CPUs of one guest's emulator threads."""
+
+    cpus: int
+    dedicated: bool
+    since: float
+    """Seconds on the boot clock."""
+
+
+class Ledger:
+    """The claims below a root folder, open for one process while it is in the `with` statement.
+
+    Raises HostError where it cannot be locked, or does not know whose CPUs are taken.
+    """
+
+    def __init__(self, root: str, policy: Policy | None) -> None:
+        self.root, self.policy = root, policy
+        self.tenants: dict[str, Tenant] = {}
+        """By status file name."""
+        self.claims: dict[str, Claim] = {}
+        """By UUID."""
+        self.history: dict[str, int] = {}
+        """What guests that are gone held, by UUID, the latest last."""
+        self._written: bytes | None = None
+        self._lock = -1
+
+    def __enter__(self) -> Ledger:
+        try:
+            make_private_folder(self.root + RUN)
+            flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
+            self._lock = os.open(f"{self.root}{RUN}/lock", flags, 0o600)
+            lock(self._lock)
+        except OSError as error:
+            hint = "is another hook stuck, or the file system full?"
+            raise HostError(f"{self.root}{RUN}/lock", f"cannot be locked: {error.strerror}", hint) from None
+        try:
+            self._load()
+            self._refresh()
+        except BaseException:
+            os.close(self._lock)
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        os.close(self._lock)
+
+    # -- what a decision needs, and what comes of it -------------------------------------------------------------------
+
+    def others(self, uuid: str | None, cpus: Cpus) -> Others:
+        """What the other guests have of `cpus`."""
+        mask = to_mask(cpus)
+        vcpus: dict[int, str] = {}
+        emulators: dict[int, str] = {}
+        for tenant in self.tenants.values():
+            if tenant.uuid != uuid:
+                _add(vcpus, tenant.vcpus & mask, tenant.uuid)
+                if tenant.uuid not in self.claims:
+                    _add(emulators, tenant.emulator & mask, tenant.uuid)
+        dedicated: dict[int, str] = {}
+        for owner, claim in self.claims.items():
+            if owner != uuid:
+                _add(dedicated if claim.dedicated else emulators, claim.cpus & mask, owner)
+        mine = self.claims.get(uuid or "")
+        previous = mine.cpus if mine else self.history.get(uuid or "", 0)
+        return Others(vcpus, dedicated, emulators, from_mask(previous) or None)
+
+    def claim(self, uuid: str, cpus: Cpus, dedicated: bool) -> None:
+        """Give `cpus` to the guest `uuid`, instead of what it had."""
+        self.claims[uuid] = Claim(to_mask(cpus), dedicated, _boot_seconds())
+
+    def release(self, uuid: str) -> None:
+        """Take back what the guest `uuid` has, and remember it."""
+        claim = self.claims.pop(uuid, None)
+        if claim:
+            self.history.pop(uuid, None)
+            self.history[uuid] = claim.cpus
+            for oldest in list(self.history)[:-REMEMBERED]:
+                del self.history[oldest]
+
+    # -- the file ------------------------------------------------------------------------------------------------------
+
+    def _load(self) -> None:
+        """Take over the ledger's file. One that is missing, torn, or another version's is worth nothing."""
+        try:
+            data = read_bytes(f"{self.root}{RUN}/claims")
+        except OSError:
+            return
+        digest, _, payload = data.partition(b"\n")
+        if digest != hex_digest(payload).encode():
+            return
+        try:
+            written_by, boot, tenants, claims, history = marshal.loads(payload)
+        except (EOFError, ValueError, TypeError):  # Written whole, by an interpreter with another format.
+            return
+        if (written_by, boot) == (FORMAT, _boot(self.root)):
+            self.tenants = {name: Tenant(*values) for name, values in tenants.items()}
+            self.claims = {uuid: Claim(*values) for uuid, values in claims.items()}
+            self.history = history
+            self._written = payload
+
+    def save(self) -> None:
+        """Write what has changed. Raises HostError."""
+        payload = marshal.dumps(
+            (
+                FORMAT,
+                _boot(self.root),
+                {name: tuple(tenant.__dict__.values()) for name, tenant in self.tenants.items()},
+                {uuid: tuple(claim.__dict__.values()) for uuid, claim in self.claims.items()},
+                self.history,
+            )
+        )
+        if payload == self._written:
+            return
+        path = f"{self.root}{RUN}/claims"
+        try:
+            replace_file(path, hex_digest(payload).encode() + b"\n" + payload, durable=False)
+        except OSError as error:
+            raise HostError(path, f"cannot be written: {error.strerror}", "make room in /run") from None
+
+    # -- the running guests --------------------------------------------------------------------------------------------
+
+    def _refresh(self) -> None:
+        """Read status files that are new or changed, forget those that are gone, drop old claims without a guest."""
+        found: dict[str, Tenant] = {}
+        for name, stamp in _status_files(self.root):
+            known = self.tenants.get(name)
+            tenant = known if known and known.stamp == stamp else self._read(name, stamp)
+            if tenant:
+                found[name] = tenant
+        self.tenants = found
+        running = {tenant.uuid for tenant in found.values()}
+        now = _boot_seconds()
+        for uuid, claim in list(self.claims.items()):
+            if uuid not in running and now - claim.since > PENDING_SECONDS:
+                self.release(uuid)
+
+    def _read(self, name: str, stamp: Stamp) -> Tenant | None:
+        """The guest of one status file; None where it has ended meanwhile. Raises HostError, DomainError."""
+        path = f"{self.root}{LIBVIRT_RUN}/{name}"
+        try:
+            data = read_bytes(path)
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            raise HostError(path, f"cannot be read: {error.strerror}", "whose CPUs are taken is not known") from None
+        guest = read_status(data, path, self.policy.sections() if self.policy else frozenset()).domain
+        uuid = guest.uuid or name
+        self._adopt(guest, uuid)
+        return Tenant(uuid, stamp, to_mask(vcpu_cpus(guest)), to_mask(guest.emulatorpin or ()))
+
+    def _adopt(self, guest: Domain, uuid: str) -> None:
+        """A running guest without a claim, whose ledger was lost or that started before us, keeps what it has.
+
+        It holds its pin alone if the policy would have dedicated one of that size to it, and nobody else uses it.
+        """
+        pool = self.policy.pool if self.policy else None
+        rule = find_rule(guest, self.policy) if self.policy else None
+        if uuid in self.claims or not rule or not pool or not guest.emulatorpin or not guest.emulatorpin <= pool:
+            return
+        sizes = {placement.number for placement in rule.placement if placement.word == "dedicated"}
+        if any(placement.word == "auto" for placement in rule.placement):
+            sizes.add(1)
+        mask = to_mask(guest.emulatorpin)
+        if len(guest.emulatorpin) in sizes and not any(claim.cpus & mask for claim in self.claims.values()):
+            self.claims[uuid] = Claim(mask, True, _boot_seconds())
+
+
+def _status_files(root: str) -> Iterable[tuple[str, Stamp]]:
+    """Every status file's name and stamp. Raises HostError."""
+    folder = root + LIBVIRT_RUN
+    try:
+        with os.scandir(folder) as entries:
+            names = [entry.name for entry in entries if entry.name.endswith(".xml")]
+    except FileNotFoundError:
+        return  # libvirt has not run yet: nobody holds anything.
+    except OSError as error:
+        raise HostError(folder, f"cannot be listed: {error.strerror}", "whose CPUs are taken is not known") from None
+    for name in sorted(names):
+        try:
+            status = os.stat(f"{folder}/{name}")
+        except FileNotFoundError:
+            continue  # Ended meanwhile.
+        yield name, (status.st_mtime_ns, status.st_ino, status.st_size)
+
+
+def _add(by_cpu: dict[int, str], mask: int, uuid: str) -> None:
+    """Note `uuid` for each CPU of `mask` that nobody is noted for."""
+    if mask:
+        for cpu in from_mask(mask):
+            by_cpu.setdefault(cpu, uuid)
+
+
+def to_mask(cpus: Iterable[int]) -> int:
+    """A set of CPUs as the bits of a number."""
+    mask = 0
+    for cpu in cpus:
+        mask |= 1 << cpu
+    return mask
+
+
+def from_mask(mask: int) -> Cpus:
+    """The inverse of `to_mask`."""
+    return frozenset(cpu for cpu in range(mask.bit_length()) if mask >> cpu & 1)
+
+
+def _boot_seconds() -> float:
+    """Seconds since the host started, those asleep included."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME)
+
+
+def _boot(root: str) -> str:
+    """Which boot of the host this is; empty where the kernel does not say."""
+    try:
+        return os.fsdecode(read_bytes(f"{root}/proc/sys/kernel/random/boot_id")).strip()
+    except FileNotFoundError:
+        return ""

@@ -1,0 +1,265 @@
+"""The hook's Python half: libvirt calls `hooks/qemu NAME OPERATION SUB-OPERATION EXTRA` with a domain XML on stdin.
+
+It runs several times in each guest's life, on the standard library's cheapest modules alone; every import costs.
+The shell front-end turns its exit status into libvirt's: REFUSED into 1, anything else into 0.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+
+from emupin import audit, cpuset, files
+from emupin.errors import EmupinError, HostError, TimedOutError
+from emupin.frozen import Frozen
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import signal as _signal
+    from types import FrameType, TracebackType
+    from typing import NoReturn
+
+    from emupin.claims import Ledger
+    from emupin.domain import Domain
+    from emupin.host import Host
+    from emupin.plan import Plan
+    from emupin.policy import Policy
+    from emupin.situation import Others
+    from emupin.splice import Edit
+else:
+    import _signal  # `signal` brings `enum` with it, a third of the hook's start-up time.
+
+REFUSED = 3
+"""Exit status: libvirt must not start this guest."""
+
+SECONDS = 9.0
+"""Until the work is broken off: ten, less one for reporting it."""
+
+FILTERS = ("migrate", "restore")
+"""Operations whose output libvirt takes for the domain XML."""
+DECIDES = ("prepare", *FILTERS)
+ENFORCES = ("started", "reconnect", "attach")
+NEVER_REFUSED = ("reconnect", "attach", "stopped", "release")
+
+
+class Call(Frozen):
+    """One call of the hook."""
+
+    root: str
+    name: str
+    operation: str
+
+
+class Decision(Frozen):
+    """What was decided for one domain XML, and from what."""
+
+    data: bytes
+    guest: Domain
+    host: Host
+    others: Others
+    policy: Policy
+    plan: Plan
+    warnings: tuple[str, ...]
+    """The plan's, and what is wrong with the policy file itself."""
+
+
+class _Progress:
+    """How far this call has come, for trouble of whatever kind and however sudden."""
+
+    refuses = False
+    """Whether trouble refuses the start: the policy says so once it is known."""
+    decision: Decision | None = None
+
+
+def main() -> NoReturn:
+    """Serve the call that `sys.argv` and stdin describe, and end at once: to take the interpreter down costs time."""
+    os._exit(run())
+
+
+def run() -> int:
+    """The exit status."""
+    name, operation = sys.argv[1:3]
+    call = Call(files.root_from_environment(), name, operation)
+    sys.excepthook = lambda kind, error, trace: _report_bug(call, kind, error, trace)
+    _limit_time()
+    try:
+        files.write_all(1, serve(call))
+    except EmupinError as error:
+        return _trouble(call, str(error))
+    return 0
+
+
+def serve(call: Call) -> bytes:
+    """Do what the operation wants; what is to be printed, nothing where nothing changes. Raises EmupinError."""
+    if call.operation not in (*DECIDES, *ENFORCES, "release"):
+        return b""
+    from emupin import policystore
+
+    found = policystore.find(call.root)
+    for problem in found.problems:
+        audit.log(call.root, problem, trouble=True)
+    if call.operation == "release":
+        _release(call, found.policy)
+        return b""
+    if found.policy is None:
+        return b""
+    _set_refuses(call, found.policy.on_failure)
+    decision = _Progress.decision = _decide(call, found.policy, found.problems)
+    for warning in decision.plan.warnings:
+        audit.log(call.root, f"{call.name}: {warning}", trouble=True)
+    if decision.plan.rule is None:
+        if decision.plan.warnings:
+            _audit(call, decision, "unchanged")
+        return b""
+    _set_refuses(call, decision.plan.on_failure)
+    if decision.plan.failed:
+        raise HostError(f"guest {call.name}", decision.plan.reason, "change its pins or the policy")
+    return _rewrite(call, decision) if call.operation in DECIDES else _enforce(call, decision)
+
+
+def _set_refuses(call: Call, on_failure: str) -> None:
+    _Progress.refuses = on_failure == "refuse" and call.operation not in NEVER_REFUSED
+
+
+def _decide(call: Call, policy: Policy, problems: tuple[str, ...]) -> Decision:
+    from emupin import domain, host
+    from emupin.claims import Ledger
+    from emupin.plan import plan
+    from emupin.situation import cpus_that_matter
+
+    data = _read_stdin()
+    guest = domain.read(data, f"domain XML of {call.name}", policy.sections())
+    facts = host.read_cached(call.root)
+    with Ledger(call.root, policy) as ledger:
+        others = ledger.others(guest.uuid, cpus_that_matter(guest, policy, facts))
+        decided = plan(guest, policy, facts, others)
+        _hold(call, ledger, guest, decided)
+    return Decision(data, guest, facts, others, policy, decided, problems + decided.warnings)
+
+
+def _hold(call: Call, ledger: Ledger, guest: Domain, decided: Plan) -> None:
+    """Note who has which CPU, before anybody acts on it. Raises HostError where a dedicated CPU cannot be noted."""
+    if guest.uuid is None:
+        raise HostError(f"guest {call.name}", "its domain XML has no <uuid>", "libvirt always gives one")
+    if decided.cpus is None:
+        ledger.release(guest.uuid)
+    else:
+        ledger.claim(guest.uuid, decided.cpus, decided.dedicated)
+    try:
+        ledger.save()
+    except HostError as error:
+        if decided.dedicated:
+            raise
+        audit.log(call.root, f"{call.name}: {error}", trouble=True)
+
+
+def _release(call: Call, policy: Policy | None) -> None:
+    """The guest is gone: its CPUs are free."""
+    from emupin import domain
+    from emupin.claims import Ledger
+
+    guest = domain.read(_read_stdin(), f"domain XML of {call.name}", frozenset())
+    with Ledger(call.root, policy) as ledger:
+        ledger.release(guest.uuid or "")
+        ledger.save()
+
+
+def _read_stdin() -> bytes:
+    """The domain XML; one byte more than is allowed is enough to refuse it."""
+    from emupin.domain import LARGEST
+
+    pieces, missing = [], LARGEST + 1
+    while missing and (piece := os.read(0, min(missing, 1 << 16))):
+        pieces.append(piece)
+        missing -= len(piece)
+    return b"".join(pieces)
+
+
+def _rewrite(call: Call, decision: Decision) -> bytes:
+    """The rewritten XML; nothing where the pin is right already."""
+    from emupin import splice
+
+    cpus = decision.plan.cpus
+    changes = [] if cpus is None else splice.edits(decision.data, decision.guest, cpus, decision.plan.iothreads)
+    _audit(call, decision, "rewritten" if changes else "unchanged", changes)
+    if not changes:
+        return b""
+    audit.log(call.root, f"{call.name}: {call.operation}: {_change(decision)}: {decision.plan.reason}")
+    return splice.apply(decision.data, changes)
+
+
+def _enforce(call: Call, decision: Decision) -> bytes:
+    """Put the live threads where they belong, then leave libvirt's definitions to a process of their own."""
+    cpus = decision.plan.cpus
+    if cpus is None:
+        return b""
+    from emupin import recorder
+    from emupin.enforce import enforce
+    from emupin.threads import check_process, read_status_file
+
+    status = read_status_file(call.root, call.name)
+    if decision.guest.uuid is None or status.domain.uuid != decision.guest.uuid:
+        raise HostError(f"guest {call.name}", "libvirt's status file is another guest's", "is it being replaced?")
+    check_process(call.root, status.pid, decision.guest.uuid)
+    done = enforce(call.root, status, cpus, os.sched_setaffinity, decision.plan.iothreads)
+    changes = done.groups or done.moved
+    _audit(call, decision, "enforced" if changes else "unchanged")
+    if changes:
+        audit.log(call.root, f"{call.name}: {call.operation}: emulator threads put on {cpuset.format(cpus)}")
+    recorder.start(recorder.order_for(decision.plan, cpus, status, decision.policy.digest))
+    return b""
+
+
+def _change(decision: Decision) -> str:
+    before, after = decision.guest.emulatorpin, decision.plan.cpus
+    return f"emulatorpin {cpuset.format(before or ()) or 'none'} -> {cpuset.format(after or ())}"
+
+
+def _audit(call: Call, decision: Decision, outcome: str, changes: list[Edit] | None = None) -> None:
+    """Write the entry. A disk that is full must not cost the guest its CPUs, unless the policy refuses any trouble."""
+    try:
+        audit.append(call.root, audit.entry(call.operation, outcome, decision, changes or []))
+    except HostError as error:
+        if _Progress.refuses:
+            raise
+        audit.log(call.root, f"{call.name}: {error}", trouble=True)
+
+
+def _trouble(call: Call, message: str) -> int:
+    """Report; the exit status that the policy wants."""
+    audit.log(call.root, f"{call.operation}: {message}", trouble=True)
+    outcome = "refused" if _Progress.refuses else "failed"
+    entry = audit.failure(call.operation, outcome, call.name, _Progress.decision, message)
+    try:
+        audit.append(call.root, entry)
+    except HostError as error:
+        audit.log(call.root, f"{call.name}: {error}", trouble=True)
+    if not _Progress.refuses:
+        return 0
+    files.write_all(2, os.fsencode(audit.printable(f"emupin: {message}")) + b"\n")
+    return REFUSED
+
+
+# -- when nothing else helps ------------------------------------------------------------------------------------------
+
+
+def _limit_time() -> None:
+    """Raise TimedOutError after SECONDS; a second later, end at once."""
+
+    def expire(_signal_number: int, _frame: FrameType | None) -> None:
+        _signal.signal(_signal.SIGALRM, lambda *_: os._exit(REFUSED if _Progress.refuses else 0))
+        _signal.setitimer(_signal.ITIMER_REAL, 1.0)
+        raise TimedOutError("the hook", f"took more than {SECONDS:g} seconds", "is a disk or a lock stuck?")
+
+    _signal.signal(_signal.SIGALRM, expire)
+    _signal.setitimer(_signal.ITIMER_REAL, SECONDS)
+
+
+def _report_bug(call: Call, kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    """An error that nobody foresaw: its traceback goes to syslog, and the policy decides as for any other trouble."""
+    import traceback
+
+    for line in traceback.format_exception(kind, error, trace):
+        audit.log(call.root, line.rstrip(), trouble=True)
+    status = _trouble(call, f"guest {call.name}: {kind.__name__}: {error} (a bug: the traceback is in syslog)")
+    os._exit(status)

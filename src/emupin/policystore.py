@@ -1,0 +1,106 @@
+"""The policy in force on this host, as the hook gets at it: compiled once, and the last good one kept.
+
+`run/emupin/policy-…` holds compiled policies by the digest of their source. A policy that compiles is kept as
+`var/lib/emupin/policies/DIGEST.yaml` and named in `var/lib/emupin/last-good`, which counts where the file in
+`/etc/emupin` is not valid.
+"""
+
+from __future__ import annotations
+
+import marshal
+import os
+import sys
+
+from emupin import __version__
+from emupin.digest import hex_digest
+from emupin.errors import PolicyError
+from emupin.files import POLICIES, RUN, STATE, make_private_folder, read_bytes, read_trusted, replace_file
+from emupin.frozen import Frozen
+from emupin.policy import Policy
+
+FORMAT = (__version__, sys.hexversion)
+"""What a compiled policy must have been written by: marshal's format follows the interpreter."""
+
+
+class Found(Frozen):
+    """The policy in force, if there is one, and what is wrong with the one that should be."""
+
+    policy: Policy | None
+    problems: tuple[str, ...] = ()
+
+
+def find(root: str) -> Found:
+    """The policy in force below `root`. A host without a policy file has none, and no problem."""
+    try:
+        present = [root + path for path in POLICIES if os.path.lexists(root + path)]
+        if not present:
+            return Found(None)
+        if len(present) > 1:
+            raise PolicyError(" and ".join(present), "two policies", "remove one of them")
+        source = _read(present[0])
+        return _load(root, source, present[0])
+    except PolicyError as error:
+        return _last_good(root, str(error))
+
+
+def _read(path: str) -> bytes:
+    try:
+        return read_trusted(path)
+    except OSError as error:
+        raise PolicyError(path, f"cannot be read: {error.strerror}", "mend the file or remove it") from None
+
+
+def _last_good(root: str, problem: str) -> Found:
+    """The policy that was valid last, with the `problem` of the present one."""
+    problem += " (the last good policy stays in force)"
+    try:
+        name = os.fsdecode(read_bytes(f"{root}{STATE}/last-good")).strip()
+        path = f"{root}{STATE}/policies/{os.path.basename(name)}"
+        found = _load(root, read_trusted(path), path)
+        return found.replace(problems=(problem, *found.problems))
+    except FileNotFoundError:
+        return Found(None, (problem.replace("the last good policy stays", "there is no last good policy: none is"),))
+    except (OSError, PolicyError) as error:
+        return Found(None, (problem, f"the last good policy cannot be used either: {error}"))
+
+
+def _load(root: str, source: bytes, path: str) -> Found:
+    """The policy that `source` spells, from its compiled form where there is one. Raises PolicyError."""
+    digest = hex_digest(source)
+    compiled = f"{root}{RUN}/policy-{digest}"
+    try:
+        written_by, plain = marshal.loads(read_trusted(compiled))
+        if written_by == FORMAT:
+            return Found(Policy.from_plain(plain))
+    except (OSError, PolicyError, EOFError, ValueError, TypeError):
+        pass  # Not compiled yet, or torn, or not to be trusted: the source says the same.
+    policy = _compile(source, path)
+    problems = []
+    try:
+        _keep(root, source, digest, os.path.splitext(path)[1])
+        make_private_folder(root + RUN)
+        replace_file(compiled, marshal.dumps((FORMAT, policy.to_plain())))
+    except OSError as error:
+        problems = [f"{error.filename}: {error.strerror}; the policy is compiled anew each time until this is mended"]
+    return Found(policy, tuple(problems))
+
+
+def _compile(source: bytes, path: str) -> Policy:
+    """Raises PolicyError."""
+    if sys.flags.no_site:
+        import site
+
+        site.main()  # Where PyYAML lies; the hook starts without it.
+    from emupin.policyfile import compile_policy
+
+    return compile_policy(source, path)
+
+
+def _keep(root: str, source: bytes, digest: str, suffix: str) -> None:
+    """Make `source` the last good policy. Raises OSError."""
+    make_private_folder(f"{root}{STATE}")
+    make_private_folder(f"{root}{STATE}/policies")
+    name = digest + suffix
+    if not os.path.exists(f"{root}{STATE}/policies/{name}"):
+        replace_file(f"{root}{STATE}/policies/{name}", source)
+    replace_file(f"{root}{STATE}/last-good", name.encode() + b"\n")

@@ -1,0 +1,213 @@
+"""Records a pin in libvirt's own definitions, from a process that outlives the hook.
+
+While a hook runs, libvirt holds the guest's job: a call on that guest from inside would wait for ever. So the hook
+starts this process detached, on /dev/null, and it waits until the guest's job is free: at once after a start, after
+many minutes for an incoming migration. Then `virDomainPinEmulator`: LIVE, and CONFIG for a persistent guest.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+
+from emupin import __version__, audit, cpuset, files
+from emupin.domain import read
+from emupin.errors import DomainError, HostError, RecordError
+from emupin.frozen import Frozen
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import libvirt
+
+    from emupin.domain import Status
+    from emupin.jsonline import Json
+    from emupin.plan import Plan
+
+URI = "qemu:///system"
+WAIT_SECONDS = 3600.0
+"""How long an incoming migration may take before the recording is given up."""
+TRIES = 20
+"""How often to ask for a job that somebody else holds."""
+CONNECT_SECONDS = 60.0
+"""How long a libvirtd that restarts may take to answer."""
+
+
+class Order(Frozen):
+    """What to record, for which run of which guest."""
+
+    uuid: str
+    domain_id: str
+    """libvirt's number of the running guest: a guest that was started anew meanwhile has another one."""
+    cpus: frozenset[int]
+    persist: bool
+    """In the persistent definition too."""
+    follow: bool
+    """The iothreads are pinned like the emulator threads."""
+    rule: str
+    placement: str
+    policy: str
+    """The policy's digest."""
+
+
+def order_for(plan: Plan, cpus: frozenset[int], status: Status, policy: str) -> Order:
+    """What to record once `plan` was enforced on the guest that `status` describes."""
+    guest = status.domain
+    origin = plan.rule or "", plan.placement or "", policy
+    return Order(guest.uuid or "", guest.id or "", cpus, plan.persist, plan.iothreads, *origin)
+
+
+def start(order: Order) -> None:
+    """Start the recording process and leave it: a session of its own, nothing of ours open in it.
+
+    The guest's name stays off the command line: it is the tenant's. Raises HostError.
+    """
+    library = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+    code = "import sys; sys.path.insert(0, sys.argv[1]); from emupin.recorder import main; main(*sys.argv[2:])"
+    choices = ["yes" if chosen else "no" for chosen in (order.persist, order.follow)]
+    words = [order.uuid, order.domain_id, cpuset.format(order.cpus), *choices]
+    command = [sys.executable, "-I", "-c", code, library, *words, order.rule, order.placement, order.policy]
+    null = [(os.POSIX_SPAWN_OPEN, stream, "/dev/null", os.O_RDWR, 0) for stream in (0, 1, 2)]
+    try:
+        os.posix_spawn(sys.executable, command, os.environ, file_actions=null, setsid=True)
+    except OSError as error:
+        raise HostError(sys.executable, f"cannot be started: {error.strerror}", "recording needs it") from None
+
+
+def main(uuid: str, domain_id: str, cpus: str, persist: str, follow: str, *origin: str) -> None:
+    """The recording process; `origin` is the rule, the placement and the policy's digest."""
+    root = files.root_from_environment()
+    order = Order(uuid, domain_id, cpuset.parse(cpus), persist == "yes", follow == "yes", *origin)
+    try:
+        done = record(order)
+    except (RecordError, DomainError) as error:
+        _report(root, order, "failed", str(error), {})
+        return
+    if done:
+        definitions = " and the ".join(done)
+        _report(root, order, "recorded", f"the {definitions} definition had another pin", done)
+
+
+def _report(root: str, order: Order, outcome: str, reason: str, done: dict[str, Recorded]) -> None:
+    """One line to syslog, one to the audit trail."""
+    first = next(iter(done.values()), None)
+    name, after = first.name if first else None, cpuset.format(order.cpus)
+    trouble = outcome == "failed"
+    audit.log(root, f"{name or order.uuid}: record: {reason}" + ("" if trouble else f", now it says {after}"), trouble)
+    entry: dict[str, Json] = {
+        "time": audit.now(),
+        "host": os.uname().nodename,
+        "op": "record",
+        "uuid": order.uuid,
+        "name": name,
+        "rule": order.rule,
+        "placement": order.placement,
+        "before": first.before if first else None,
+        "after": after,
+        "reason": audit.printable(reason),
+        "warnings": [],
+        "outcome": outcome,
+        "diff": [
+            f"{sign}{kind}: {pin}" for kind, one in done.items() for sign, pin in (("-", one.before), ("+", after))
+        ],
+        "policy": order.policy,
+        "emupin": __version__,
+    }
+    try:
+        audit.append(root, entry)
+    except HostError as error:
+        audit.log(root, f"{order.uuid}: record: {error}", trouble=True)
+
+
+class Recorded(Frozen):
+    """A definition that was changed."""
+
+    name: str
+    """The guest's."""
+    before: str | None
+    """The pin that it had."""
+
+
+def record(order: Order) -> dict[str, Recorded]:
+    """Make libvirt's live and persistent definition say what is ordered; those that did not.
+
+    A guest that is gone, or runs anew, has nothing to record. Raises RecordError, DomainError.
+    """
+    try:
+        import libvirt
+    except ImportError:
+        hint = "install python3-libvirt: until then libvirt's own definitions do not have the pin"
+        raise RecordError("libvirt-python", "is not installed", hint) from None
+    libvirt.registerErrorHandler(lambda *_: None, None)
+    try:
+        domain = _connect().lookupByUUIDString(order.uuid)
+        _wait_until_free(domain)
+        if domain.ID() != int(order.domain_id):
+            return {}
+        done = _pin(domain, order, "live", 0, libvirt.VIR_DOMAIN_AFFECT_LIVE)
+        if order.persist and domain.isPersistent():
+            flags = libvirt.VIR_DOMAIN_XML_INACTIVE, libvirt.VIR_DOMAIN_AFFECT_CONFIG
+            done.update(_pin(domain, order, "persistent", *flags))
+        return done
+    except libvirt.libvirtError as error:
+        if error.get_error_code() in (libvirt.VIR_ERR_NO_DOMAIN, libvirt.VIR_ERR_OPERATION_INVALID):
+            return {}  # It has stopped meanwhile.
+        raise RecordError(URI, str(error), "the threads are placed, only libvirt's XML does not say so") from None
+
+
+def _connect() -> libvirt.virConnect:
+    """A connection; libvirtd answers nobody until it has called `reconnect` for every guest."""
+    import libvirt
+
+    deadline = time.monotonic() + CONNECT_SECONDS
+    while True:
+        try:
+            return libvirt.open(URI)
+        except libvirt.libvirtError:
+            if time.monotonic() > deadline:
+                raise
+        time.sleep(0.2)
+
+
+def _wait_until_free(domain: libvirt.virDomain) -> None:
+    """Wait while the guest is starting or coming in; a call would hold one of libvirtd's workers for 30 s and fail.
+
+    Raises RecordError after WAIT_SECONDS.
+    """
+    import libvirt
+
+    busy = (libvirt.VIR_DOMAIN_PAUSED_MIGRATION, libvirt.VIR_DOMAIN_PAUSED_STARTING_UP)
+    deadline, pause = time.monotonic() + WAIT_SECONDS, 0.02
+    while True:
+        state, reason = domain.state()
+        if state != libvirt.VIR_DOMAIN_PAUSED or reason not in busy:
+            return
+        if time.monotonic() > deadline:
+            raise RecordError(
+                URI, f"the guest was busy for {WAIT_SECONDS / 60:g} minutes", "`virsh emulatorpin` does it"
+            )
+        time.sleep(pause)
+        pause = min(2 * pause, 1.0)
+
+
+def _pin(domain: libvirt.virDomain, order: Order, kind: str, xml_flags: int, flags: int) -> dict[str, Recorded]:
+    """Pin in one definition, unless it says so already. Raises libvirtError, RecordError, DomainError."""
+    import libvirt
+
+    cpus = tuple(cpu in order.cpus for cpu in range(max(order.cpus) + 1))
+    for _ in range(TRIES):
+        guest = read(domain.XMLDesc(xml_flags).encode(), f"{kind} definition")
+        iothreads = [each for each in guest.iothreads if order.follow and guest.iothreadpins.get(each) != order.cpus]
+        if guest.emulatorpin == order.cpus and not iothreads:
+            return {}
+        try:
+            if guest.emulatorpin != order.cpus:
+                domain.pinEmulator(cpus, flags)
+            for iothread in iothreads:
+                domain.pinIOThread(iothread, cpus, flags)
+        except libvirt.libvirtError as error:
+            if error.get_error_code() != libvirt.VIR_ERR_OPERATION_TIMEOUT:
+                raise
+            continue  # Somebody else had the job for 30 s.
+        return {kind: Recorded(guest.name, cpuset.format(guest.emulatorpin) if guest.emulatorpin else None)}
+    raise RecordError(URI, f"the {kind} definition was busy {TRIES} times for 30 s", "`virsh emulatorpin` does it")

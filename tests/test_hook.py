@@ -1,0 +1,306 @@
+"""The hook as a whole process, called as libvirt calls it, below a root folder of its own."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+from hosts import HOOK, POLICY, PROJECT, Answer, Host, domain_xml, python
+
+REFUSE = POLICY.replace("rules:", "defaults: {on_failure: refuse}\nrules:")
+IMPOSSIBLE = '["vcpu:7", "vcpu:1"]'
+
+
+@pytest.fixture
+def host(tmp_path: Path) -> Host:
+    host = Host(tmp_path)
+    host.set_policy()
+    return host
+
+
+@pytest.mark.parametrize("operation", ["prepare", "migrate", "restore"])
+def test_the_pin_is_rewritten_and_nothing_else(host: Host, operation: str) -> None:
+    answer = host.call(operation, domain_xml())
+    assert (answer.status, answer.error) == (0, "")
+    assert answer.output == domain_xml(emulatorpin="2")
+    (entry,) = host.audit()
+    assert entry["op"] == operation
+    assert entry["outcome"] == "rewritten"
+    assert (entry["before"], entry["after"]) == ("2-5", "2")
+    assert entry["diff"] == ["-    <emulatorpin cpuset='2-5'/>", "+    <emulatorpin cpuset='2'/>"]
+    assert entry["reason"] == "rule 'nfv' says vcpu:0"
+
+
+@pytest.mark.parametrize("operation", ["prepare", "migrate", "restore"])
+def test_nothing_is_printed_where_nothing_changes(host: Host, operation: str) -> None:
+    assert host.call(operation, domain_xml(emulatorpin="2")).output == ""
+    assert [entry["outcome"] for entry in host.audit()] == ["unchanged"]
+
+
+def test_line_ends_at_the_end_survive_the_shell(host: Host) -> None:
+    answer = host.call("migrate", domain_xml() + "\n\n<!-- end. -->\n\n\n")
+    assert answer.output == domain_xml(emulatorpin="2") + "\n\n<!-- end. -->\n\n\n"
+
+
+@pytest.mark.parametrize("operation", ["start", "stopped", "release", "unknown", ""])
+def test_operations_without_work_do_not_start_python(host: Host, operation: str) -> None:
+    python_ran = host.root / "python-ran"
+    host.hook = changed_hook(
+        host.root, "python=/usr/bin/python3", f"python={script(host.root / 'touch', f': > {python_ran}')}"
+    )
+    assert host.call(operation, domain_xml()) == Answer(0, "", "")
+    assert not python_ran.exists()
+    host.call("prepare", domain_xml())
+    assert python_ran.exists(), "this test can fail"
+
+
+def changed_hook(folder: Path, old: str, new: str) -> Path:
+    """A copy of the hook with one line changed, as an administrator's mistake or an upgrade may leave it."""
+    text = HOOK.read_text().replace("\nlib=\n", f"\nlib='{PROJECT / 'src'}'\n") if old != "lib=" else HOOK.read_text()
+    assert f"\n{old}\n" in text
+    hook = folder / "qemu"
+    hook.write_text(text.replace(f"\n{old}\n", f"\n{new}\n"))
+    hook.chmod(0o755)
+    return hook
+
+
+def test_without_a_policy_nothing_happens(tmp_path: Path) -> None:
+    host = Host(tmp_path)
+    answer = host.call("prepare", "not even XML")
+    assert (answer.status, answer.output, answer.error) == (0, "", "")
+    assert not host.audit()
+
+
+def test_a_guest_that_no_rule_takes_is_left_alone(host: Host) -> None:
+    answer = host.call("prepare", domain_xml("web-1"), "web-1")
+    assert (answer.status, answer.output, answer.error) == (0, "", "")
+    assert not host.audit()
+
+
+BROKEN_XML = [
+    b"",
+    b"<domain",
+    b"<!DOCTYPE domain [<!ENTITY a 'b'>]><domain/>",
+    domain_xml().encode("utf-16"),
+    b"<domain><name>nfv-1</name><cputune><emulatorpin cpuset='9-1'/></cputune></domain>",
+]
+
+
+@pytest.mark.parametrize("data", BROKEN_XML)
+def test_broken_xml_never_stops_a_start(host: Host, data: bytes) -> None:
+    answer = host.call("restore", data)
+    assert (answer.status, answer.output, answer.error) == (0, "", "")
+    assert host.audit()[-1]["outcome"] == "failed"
+
+
+@pytest.mark.parametrize("data", BROKEN_XML)
+def test_broken_xml_is_refused_where_the_policy_says_so(host: Host, data: bytes) -> None:
+    host.set_policy(REFUSE)
+    answer = host.call("restore", data)
+    assert (answer.status, answer.output) == (1, "")
+    assert answer.error.startswith("emupin: domain XML of nfv-1")
+    assert answer.error.count("\n") == 1
+    assert host.audit()[-1]["outcome"] == "refused"
+
+
+def test_a_placement_that_cannot_be_is_trouble(host: Host) -> None:
+    host.set_policy(POLICY.replace('["vcpu:0"]', IMPOSSIBLE))
+    answer = host.call("prepare", domain_xml())
+    assert (answer.status, answer.output, answer.error) == (0, "", "")
+    assert host.audit()[-1]["outcome"] == "failed"
+    assert "vcpu:1: vCPU 1 runs on CPU 3" in str(host.audit()[-1]["reason"])
+
+
+@pytest.mark.parametrize("operation", ["prepare", "migrate", "restore", "started"])
+def test_trouble_refuses_a_start_where_the_policy_says_so(host: Host, operation: str) -> None:
+    host.set_policy(REFUSE.replace('["vcpu:0"]', IMPOSSIBLE))
+    answer = host.call(operation, domain_xml())
+    assert (answer.status, answer.output) == (1, "")
+    assert answer.error == (
+        "emupin: guest nfv-1: rule 'nfv': no placement passes its checks (vcpu:7: the guest has 4 vCPUs, numbered "
+        "from 0; vcpu:1: vCPU 1 runs on CPU 3); change its pins or the policy\n"
+    )
+    assert host.audit()[-1]["outcome"] == "refused"
+
+
+@pytest.mark.parametrize("operation", ["reconnect", "attach", "stopped", "release"])
+@pytest.mark.parametrize("data", [*BROKEN_XML, domain_xml().encode()])
+def test_a_running_guest_is_never_endangered(host: Host, operation: str, data: bytes) -> None:
+    """libvirt kills the guest for any other status of `reconnect`."""
+    host.set_policy(REFUSE.replace('["vcpu:0"]', IMPOSSIBLE))
+    answer = host.call(operation, data)
+    assert (answer.status, answer.output, answer.error) == (0, "", "")
+
+
+def script(path: Path, text: str) -> Path:
+    path.write_text(f"#!/bin/sh\n{text}\n")
+    path.chmod(0o755)
+    return path
+
+
+@pytest.fixture
+def broken(tmp_path: Path, request: pytest.FixtureRequest) -> Path:
+    """A copy of the hook whose Python is broken in the way that the parameter names."""
+    library = tmp_path / "broken lib" / "emupin"
+    library.mkdir(parents=True)
+    (library / "__init__.py").write_text("def broken(:\n")
+    old, new = {
+        "missing interpreter": ("python=/usr/bin/python3", "python=/usr/bin/python3.nowhere"),
+        "killed": ("python=/usr/bin/python3", f"python={script(tmp_path / 'killed', 'echo half; kill -KILL $$')}"),
+        "status 1": ("python=/usr/bin/python3", "python=/bin/false"),
+        "status 127": ("python=/usr/bin/python3", f"python={script(tmp_path / 'lost', 'exit 127')}"),
+        "missing package": ("lib=", "lib=/nowhere"),
+        "syntax error": ("lib=", f"lib='{library.parent}'"),
+    }[request.param]
+    return changed_hook(tmp_path, old, new)
+
+
+WAYS = ["missing interpreter", "missing package", "killed", "status 1", "status 127", "syntax error"]
+
+
+@pytest.mark.parametrize("broken", WAYS, indirect=True)
+@pytest.mark.parametrize("operation", ["prepare", "migrate", "restore", "started", "reconnect", "attach", "release"])
+def test_a_broken_python_never_stops_a_guest(host: Host, broken: Path, operation: str) -> None:
+    host.hook = broken
+    answer = host.call(operation, domain_xml())
+    assert answer.status == 0
+    if operation in ("migrate", "restore"):
+        assert answer.output == "", "half a document is worse than none"
+
+
+def test_the_hook_works_with_the_c_locale_and_strange_names(host: Host) -> None:
+    host.set_policy(POLICY.replace("nfv-*", "*"))
+    for name in ("nfv-gäst ✓", "--help", "-c", "a 'b' \"c\" $(d) `e`;", "*", "%s%n", "x" * 200):
+        xml = domain_xml(name.replace("&", "&amp;").replace("<", "&lt;"))
+        answer = host.call("migrate", xml, name)
+        assert (answer.status, answer.output) == (0, domain_xml(name, emulatorpin="2")), name
+        assert host.audit()[-1]["name"] == name
+
+
+def test_a_name_that_is_not_utf_8(host: Host) -> None:
+    host.set_policy(POLICY.replace("nfv-*", "*"))
+    xml = b"<?xml version='1.0' encoding='iso-8859-1'?>\n" + domain_xml("nfv-\xe4").encode("latin-1")
+    answer = host.call("migrate", xml, os.fsdecode(b"nfv-\xe4"))
+    assert answer.status == 0
+    assert "<emulatorpin cpuset='2'/>" in answer.output
+    assert host.audit()[-1]["name"] == "nfv-ä"
+
+
+def test_fifteen_mebibytes_of_metadata(host: Host) -> None:
+    blob = f"  <metadata><m:blob xmlns:m='urn:m'>{'x' * (15 * 2**20)}</m:blob></metadata>\n"
+    answer = host.call("migrate", domain_xml(extra=blob))
+    assert answer.output == domain_xml(extra=blob, emulatorpin="2")
+
+
+def test_more_than_sixteen_mebibytes_are_refused_as_trouble(host: Host) -> None:
+    answer = host.call("migrate", domain_xml(extra=f"<!-- {'x' * (16 * 2**20)} -->"))
+    assert (answer.status, answer.output) == (0, "")
+    assert "larger than 16 MiB" in str(host.audit()[-1]["reason"])
+
+
+def test_no_secret_reaches_the_audit_trail(host: Host) -> None:
+    host.call("migrate", domain_xml())
+    host.call("migrate", domain_xml().replace("\n", " "))
+    host.call("migrate", domain_xml(emulatorpin=None).replace("\n", " "))
+    assert "hunter2" not in (host.root / "var/log/emupin/audit.jsonl").read_text()
+    assert len(host.audit()) == 3
+
+
+def test_the_audit_trail_is_private_and_whole_lines(host: Host) -> None:
+    trail = host.write("var/log/emupin/audit.jsonl", '{"time": "torn by a power c', 0o600)
+    host.call("migrate", domain_xml())
+    lines = trail.read_text().splitlines()
+    assert lines[0] == '{"time": "torn by a power c'
+    assert '"op": "mend"' in lines[1]
+    assert '"op": "migrate"' in lines[2]
+    assert trail.stat().st_mode & 0o777 == 0o600
+
+
+def test_a_trail_that_cannot_be_written_does_not_cost_the_guest_its_cpus(host: Host) -> None:
+    (host.root / "var/log/emupin/audit.jsonl").mkdir(parents=True)
+    assert host.call("migrate", domain_xml()).output == domain_xml(emulatorpin="2")
+    host.set_policy(REFUSE)
+    answer = host.call("migrate", domain_xml())
+    assert (answer.status, answer.output) == (1, "")
+    assert "audit.jsonl: cannot be written: Is a directory; make room" in answer.error
+
+
+@pytest.mark.parametrize("path", ["etc/emupin/policy.yaml", "etc/emupin"])
+def test_a_policy_that_others_can_write_is_not_used(host: Host, path: str) -> None:
+    (host.root / path).chmod(0o777)
+    answer = host.call("migrate", domain_xml())
+    assert (answer.status, answer.output) == (0, "")
+
+
+def test_a_policy_that_breaks_leaves_the_last_good_one_in_force(host: Host) -> None:
+    host.call("migrate", domain_xml())
+    host.set_policy("version: 1\nrules: [\n")
+    assert host.call("migrate", domain_xml()).output == domain_xml(emulatorpin="2")
+    warning = str(host.audit()[-1]["warnings"])
+    assert "policy.yaml:" in warning
+    assert "(the last good policy stays in force)" in warning
+
+
+def test_a_changed_policy_counts_at_once(host: Host) -> None:
+    host.call("migrate", domain_xml())
+    host.set_policy(POLICY.replace("vcpu:0", "cpus:9"))
+    assert host.call("migrate", domain_xml()).output == domain_xml(emulatorpin="9")
+
+
+def test_a_compiled_policy_that_is_torn_is_compiled_anew(host: Host) -> None:
+    host.call("migrate", domain_xml())
+    (compiled,) = (host.root / "run/emupin").glob("policy-*")
+    for data in (b"", b"\0", compiled.read_bytes()[:20], b"junk" * 10):
+        compiled.write_bytes(data)
+        assert host.call("migrate", domain_xml()).output == domain_xml(emulatorpin="2")
+
+
+def test_a_hook_that_hangs_ends_by_itself(host: Host) -> None:
+    """stdin that never ends stands for whatever may hang; the limit is shortened from nine seconds here."""
+    code = (
+        f"import sys; sys.path.insert(0, {str(PROJECT / 'src')!r}); import emupin.hook as hook; "
+        "hook.SECONDS = 0.3; hook.main()"
+    )
+    for policy, status in ((POLICY, 0), (REFUSE, 3)):
+        host.set_policy(policy)
+        read, write = os.pipe()
+        began = time.monotonic()
+        done = subprocess.run(
+            [python(), "-I", "-S", "-c", code, "nfv-1", "prepare"],
+            stdin=read, capture_output=True, text=True, check=False, env={"EMUPIN_ROOT": str(host.root)},
+        )  # fmt: skip
+        os.close(read)
+        os.close(write)
+        assert done.returncode == status
+        assert time.monotonic() - began < 3
+        assert "took more than 0.3 seconds" in str(host.audit()[-1]["reason"])
+
+
+def test_the_hook_imports_only_what_is_cheap(host: Host) -> None:
+    code = (
+        f"import sys; sys.path.insert(0, {str(PROJECT / 'src')!r}); import emupin.hook as hook\n"
+        "status = hook.run(); print(*sorted(sys.modules), sep='\\n', file=sys.stderr); sys.exit(status)"
+    )
+    host.call("prepare", domain_xml())
+    done = subprocess.run(
+        [python(), "-I", "-S", "-c", code, "nfv-1", "prepare"],
+        input=domain_xml(), capture_output=True, text=True, check=False, env={"EMUPIN_ROOT": str(host.root)},
+    )  # fmt: skip
+    loaded = set(done.stderr.split())
+    assert done.returncode == 0
+    assert "emupin.plan" in loaded
+    assert not loaded & {
+        "re",
+        "json",
+        "enum",
+        "typing",
+        "dataclasses",
+        "collections",
+        "hashlib",
+        "site",
+        "yaml",
+        "lxml",
+    }
