@@ -1,0 +1,557 @@
+"""install.sh, run for real into throw-away roots."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import signal
+import stat
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from emupin.policyfile import compile_policy
+
+CHECKOUT = Path(__file__).parent.parent
+MARKER = "# emupin: places the emulator threads of libvirt QEMU guests"
+FOREIGN = "#!/bin/sh\nexit 0\n"
+OURS_EDITED = f"#!/bin/sh\n{MARKER}\necho edited\n"
+
+SHELLS = [["dash"], ["bash", "--posix"], ["busybox", "sh"]]
+
+
+def install(
+    root: Path, *arguments: str, shell: list[str] | None = None, libvirt: str = "9.0.0", cwd: Path | None = None
+) -> subprocess.CompletedProcess[str]:
+    environment = {"PATH": os.environ["PATH"], "DESTDIR": str(root), "LIBVIRT_VERSION": libvirt}
+    command = [*(shell or ["sh"]), str(CHECKOUT / "install.sh"), *arguments]
+    return subprocess.run(command, env=environment, cwd=cwd, capture_output=True, text=True, check=False)
+
+
+def installed(root: Path, *arguments: str, **options: str) -> list[str]:
+    """The lines of a run that has to succeed."""
+    done = install(root, *arguments, **options)  # type: ignore[arg-type]
+    assert (done.returncode, done.stderr) == (0, "")
+    return done.stdout.splitlines()
+
+
+def words(lines: list[str]) -> set[str]:
+    return {line.split()[0] for line in lines}
+
+
+def snapshot(root: Path) -> dict[str, tuple[int, int, bytes]]:
+    """Everything below a root: mode, inode, content."""
+    found = {}
+    for path in sorted(root.rglob("*")):
+        fact = path.lstat()
+        content = path.read_bytes() if stat.S_ISREG(fact.st_mode) else b""
+        found[str(path.relative_to(root))] = (fact.st_mode, fact.st_ino, content)
+    return found
+
+
+def contents(root: Path) -> dict[str, tuple[int, bytes]]:
+    return {name: (mode, content) for name, (mode, _, content) in snapshot(root).items()}
+
+
+def place(root: Path, name: str, text: str, mode: int = 0o755) -> Path:
+    path = root / "etc/libvirt/hooks" / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
+    path.chmod(mode)
+    return path
+
+
+@pytest.fixture(scope="session")
+def pristine(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("pristine") / "node"
+    installed(root)
+    return root
+
+
+@pytest.fixture
+def root(pristine: Path, tmp_path: Path) -> Path:
+    """A root where emupin is installed."""
+    return Path(shutil.copytree(pristine, tmp_path / "node", symlinks=True))
+
+
+@pytest.fixture
+def empty(tmp_path: Path) -> Path:
+    folder = tmp_path / "empty"
+    folder.mkdir()
+    return folder
+
+
+def hook(root: Path) -> Path:
+    return root / "etc/libvirt/hooks/qemu"
+
+
+def drop_in(root: Path) -> Path:
+    return root / "etc/libvirt/hooks/qemu.d/50-emupin"
+
+
+def package(root: Path) -> Path:
+    return root / "usr/local/lib/emupin/emupin"
+
+
+def test_fresh_installation_has_every_file_with_its_mode(pristine: Path) -> None:
+    modes = {name: stat.S_IMODE(mode) for name, (mode, _, _) in snapshot(pristine).items()}
+    assert modes["etc/libvirt/hooks/qemu"] == 0o755
+    assert modes["usr/local/bin/emupin"] == 0o755
+    assert modes["etc/emupin"] == 0o755
+    assert modes["etc/emupin/policy.yaml.example"] == 0o644
+    assert modes["var/log/emupin"] == 0o700
+    assert modes["var/lib/emupin"] == 0o700
+    sources = {str(path.relative_to(CHECKOUT / "src")) for path in (CHECKOUT / "src").rglob("*.py")}
+    modules = {str(path.relative_to(package(pristine).parent)) for path in package(pristine).rglob("*.py")}
+    assert modules == sources
+    assert {modes[f"usr/local/lib/emupin/{name}"] for name in modules} == {0o644}
+
+
+def test_nothing_is_a_link_or_a_left_over(pristine: Path) -> None:
+    assert [name for name, (mode, _, _) in snapshot(pristine).items() if stat.S_ISLNK(mode)] == []
+    assert [name for name in snapshot(pristine) if "/.emupin" in name] == []
+    assert not (pristine / "etc/emupin/policy.yaml").exists()
+    assert not (pristine / "etc/libvirt/hooks/qemu.d").exists()
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="owners are root's only where root installs")
+def test_everything_belongs_to_root(pristine: Path) -> None:
+    assert {(path.stat().st_uid, path.stat().st_gid) for path in pristine.rglob("*")} == {(0, 0)}
+
+
+def test_hook_knows_its_library(pristine: Path) -> None:
+    lines = hook(pristine).read_text().splitlines()
+    assert lines[1] == MARKER
+    assert [line for line in lines if line.startswith("lib=")] == ["lib='/usr/local/lib/emupin'"]
+
+
+def test_command_runs_from_there(pristine: Path) -> None:
+    done = subprocess.run([pristine / "usr/local/bin/emupin", "--version"], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "0.1.0" in done.stdout
+
+
+@pytest.mark.parametrize("shell", SHELLS, ids=" ".join)
+def test_every_shell_installs_the_same_and_a_second_run_changes_nothing(
+    shell: list[str], pristine: Path, tmp_path: Path
+) -> None:
+    if not shutil.which(shell[0]):
+        pytest.skip(f"{shell[0]} is not installed")
+    folder = tmp_path / "a root with 'blanks' & more"
+    first = install(folder, shell=shell, cwd=tmp_path)
+    assert (first.returncode, first.stderr) == (0, "")
+    assert words(first.stdout.splitlines()) == {"changed"}
+    before = snapshot(folder)
+    second = install(folder, shell=shell, cwd=tmp_path)
+    assert (second.returncode, second.stderr) == (0, "")
+    assert words(second.stdout.splitlines()) == {"ok"}
+    assert snapshot(folder) == before
+    assert _without_bytecode(folder) == _without_bytecode(pristine)
+
+
+def _without_bytecode(root: Path) -> dict[str, tuple[int, bytes]]:
+    return {name: found for name, found in contents(root).items() if not name.endswith(".pyc")}
+
+
+@pytest.mark.parametrize("mask", ["000", "077"])
+def test_the_umask_does_not_matter(mask: str, pristine: Path, empty: Path) -> None:
+    command = ["sh", "-c", 'umask "$1" && exec sh "$2"', "sh", mask, str(CHECKOUT / "install.sh")]
+    subprocess.run(command, env={**os.environ, "DESTDIR": str(empty)}, capture_output=True, check=True)
+    assert _without_bytecode(empty) == _without_bytecode(pristine)
+    modes = {path.stat().st_mode & 0o777 for path in empty.rglob("*.pyc")}
+    assert modes == {0o644}
+
+
+def test_relative_destdir_and_any_folder(empty: Path) -> None:
+    done = install(Path("node"), cwd=empty)
+    assert done.returncode == 0, done.stderr
+    assert hook(empty / "node").exists()
+
+
+def test_check_tells_and_changes_nothing(empty: Path) -> None:
+    done = install(empty, "--check")
+    assert done.returncode == 1
+    assert all(line.startswith("would change ") for line in done.stdout.splitlines())
+    assert list(empty.iterdir()) == []
+
+
+def test_check_is_content_after_an_installation(root: Path) -> None:
+    before = snapshot(root)
+    assert words(installed(root, "--check")) == {"ok"}
+    assert snapshot(root) == before
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        lambda root: hook(root).chmod(0o644),
+        lambda root: hook(root).unlink(),
+        lambda root: (package(root) / "splice.py").write_text("broken\n"),
+        lambda root: (package(root) / "stale.py").write_text(""),
+        lambda root: (package(root) / "splice.py").chmod(0o666),
+        lambda root: shutil.rmtree(package(root) / "__pycache__"),
+        lambda root: os.utime(package(root) / "splice.py", (1, 1)),
+        lambda root: (root / "var/log/emupin").chmod(0o755),
+        lambda root: (root / "etc/emupin/policy.yaml.example").write_text("version: 0\n"),
+        lambda root: (root / "usr/local/bin/emupin").unlink(),
+    ],
+    ids=["mode", "no-hook", "module", "stale", "writable", "uncompiled", "touched", "log", "example", "no-command"],
+)
+def test_whatever_drifted_is_found_and_repaired(spoil: object, root: Path, pristine: Path) -> None:
+    spoil(root)  # type: ignore[operator]
+    assert install(root, "--check").returncode == 1
+    lines = installed(root)
+    assert sum(line.startswith("changed ") for line in lines) == 1
+    assert _without_bytecode(root) == _without_bytecode(pristine)
+    assert words(installed(root)) == {"ok"}
+
+
+def test_upgrade_removes_modules_and_byte_code_that_are_gone(root: Path) -> None:
+    (package(root) / "gone.py").write_text("")
+    (package(root) / "__pycache__" / "gone.cpython-39.pyc").write_bytes(b"old")
+    installed(root)
+    assert list(package(root).rglob("gone*")) == []
+
+
+def test_a_library_behind_a_link_is_replaced_not_followed(root: Path, tmp_path: Path) -> None:
+    elsewhere = tmp_path / "elsewhere"
+    package(root).rename(elsewhere)
+    package(root).symlink_to(elsewhere)
+    before = snapshot(elsewhere)
+    installed(root)
+    assert not package(root).is_symlink()
+    assert snapshot(elsewhere) == before
+
+
+def test_foreign_hook_gets_company_in_the_folder(empty: Path) -> None:
+    foreign = place(empty, "qemu", FOREIGN)
+    assert f"changed {drop_in(empty)}" in installed(empty)
+    assert foreign.read_text() == FOREIGN
+    assert drop_in(empty).read_text().splitlines()[1] == MARKER
+    assert list(drop_in(empty).parent.iterdir()) == [drop_in(empty)]
+    assert words(installed(empty)) == {"ok"}
+
+
+@pytest.mark.parametrize(
+    ("version", "status"), [("6.5.0", 0), ("6.10.0", 0), ("10.0.0", 0), ("6.4.0", 1), ("6.0.0", 1)]
+)
+def test_the_folder_needs_libvirt_6_5(version: str, status: int, empty: Path) -> None:
+    place(empty, "qemu", FOREIGN)
+    done = install(empty, libvirt=version)
+    assert done.returncode == status
+    assert drop_in(empty).exists() == (status == 0)
+
+
+def test_foreign_hook_and_old_libvirt_is_refused_with_a_way_out(empty: Path) -> None:
+    foreign = place(empty, "qemu", FOREIGN)
+    done = install(empty, libvirt="6.0.0")
+    assert done.returncode == 1
+    assert "belongs to somebody else, and libvirt 6.0.0 runs only that one file" in done.stderr
+    assert "upgrade libvirt" in done.stderr
+    assert [path for path in empty.rglob("*") if path.is_file()] == [foreign]
+    assert install(empty, "--check", libvirt="6.0.0").returncode == 2
+
+
+def test_unreadable_version_is_said(empty: Path) -> None:
+    done = install(empty, libvirt="new")
+    assert done.returncode == 1
+    assert "cannot read libvirt's version: new" in done.stderr
+
+
+def test_foreign_file_of_our_name_is_refused(empty: Path) -> None:
+    place(empty, "qemu", FOREIGN)
+    other = place(empty, "qemu.d/50-emupin", FOREIGN)
+    done = install(empty)
+    assert done.returncode == 1
+    assert "is not emupin's" in done.stderr
+    assert other.read_text() == FOREIGN
+
+
+def test_edited_copy_of_ours_is_replaced(root: Path, pristine: Path) -> None:
+    place(root, "qemu", OURS_EDITED)
+    assert f"changed {hook(root)}" in installed(root)
+    assert hook(root).read_text() == hook(pristine).read_text()
+
+
+def test_ours_mixed_with_another_hook_is_left_alone(root: Path) -> None:
+    mixed = place(root, "qemu", f"#!/bin/sh\necho mine\n{MARKER}\n")
+    done = install(root)
+    assert done.returncode == 1
+    assert "mixed with something else" in done.stderr
+    assert "echo mine" in mixed.read_text()
+
+
+@pytest.mark.parametrize("name", ["50-emupin", "10-emupin"])
+def test_a_place_in_the_folder_is_kept_and_the_other_copy_goes(name: str, root: Path) -> None:
+    mine = place(root, f"qemu.d/{name}", OURS_EDITED)
+    lines = installed(root)
+    assert f"changed {mine}" in lines
+    assert f"removed {hook(root)}" in lines
+    assert not hook(root).exists()
+    assert words(installed(root)) == {"ok"}
+
+
+def test_second_copies_in_the_folder_go_but_foreign_and_sleeping_files_stay(root: Path) -> None:
+    hook(root).unlink()
+    place(root, "qemu.d/50-emupin", OURS_EDITED)
+    place(root, "qemu.d/50-emupin~", OURS_EDITED)
+    place(root, "qemu.d/.hidden", OURS_EDITED)
+    sleeping = place(root, "qemu.d/sleeping", OURS_EDITED, mode=0o644)
+    foreign = place(root, "qemu.d/90-other", FOREIGN)
+    installed(root)
+    assert sorted(drop_in(root).parent.iterdir()) == [drop_in(root), foreign, sleeping]
+
+
+def test_old_libvirt_does_not_read_the_folder_so_the_hook_moves_out(root: Path) -> None:
+    hook(root).unlink()
+    place(root, "qemu.d/50-emupin", OURS_EDITED)
+    installed(root, libvirt="6.0.0")
+    assert hook(root).exists()
+    assert not drop_in(root).exists()
+
+
+def test_dangling_link_is_somebody_elses(empty: Path) -> None:
+    hook(empty).parent.mkdir(parents=True)
+    hook(empty).symlink_to("/nowhere/hook")
+    installed(empty)
+    assert os.readlink(hook(empty)) == "/nowhere/hook"
+    assert drop_in(empty).exists()
+
+
+def test_link_to_a_foreign_file_is_somebody_elses(empty: Path, tmp_path: Path) -> None:
+    target = tmp_path / "vendor-hook"
+    target.write_text(FOREIGN)
+    hook(empty).parent.mkdir(parents=True)
+    hook(empty).symlink_to(target)
+    installed(empty)
+    assert hook(empty).is_symlink()
+    assert target.read_text() == FOREIGN
+    assert drop_in(empty).exists()
+
+
+def test_link_to_a_copy_of_ours_becomes_a_file(root: Path, tmp_path: Path) -> None:
+    target = tmp_path / "copy"
+    target.write_text(OURS_EDITED)
+    hook(root).unlink()
+    hook(root).symlink_to(target)
+    installed(root)
+    assert not hook(root).is_symlink()
+    assert target.read_text() == OURS_EDITED
+
+
+def test_the_example_policy_is_valid_also_with_its_commented_rules() -> None:
+    path = CHECKOUT / "fixtures/policy/example.yaml"
+    text = path.read_text()
+    assert [rule.name for rule in compile_policy(text.encode(), str(path)).rules] == ["nfv"]
+    everything = re.sub(r"(?m)^  # (?=- | {2,}\w)", "  ", text)
+    names = [rule.name for rule in compile_policy(everything.encode(), str(path)).rules]
+    assert names == ["nfv", "routers", "leave-alone"]
+
+
+def test_policy_is_never_touched(root: Path) -> None:
+    policy = root / "etc/emupin/policy.yaml"
+    policy.write_text("version: 1\n")
+    installed(root)
+    installed(root, "--uninstall")
+    assert policy.read_text() == "version: 1\n"
+
+
+def test_uninstall_leaves_policy_audit_trail_and_foreign_files(root: Path) -> None:
+    foreign = place(root, "qemu.d/90-other", FOREIGN)
+    audit = root / "var/log/emupin/audit.jsonl"
+    audit.write_text("{}\n")
+    policy = root / "etc/emupin/policy.yaml"
+    policy.write_text("version: 1\n")
+    lines = installed(root, "--uninstall")
+    assert {path for path in root.rglob("*") if path.is_file()} == {foreign, audit, policy}
+    assert f"kept {audit.parent} (policy and audit trail are yours)" in lines
+    again = installed(root, "--uninstall")
+    assert again[0] == "ok nothing of emupin is installed"
+
+
+def test_uninstall_leaves_a_foreign_hook_and_command(root: Path) -> None:
+    foreign = place(root, "qemu", FOREIGN)
+    command = root / "usr/local/bin/emupin"
+    command.write_text("#!/bin/sh\n")
+    installed(root, "--uninstall")
+    assert foreign.exists()
+    assert command.exists()
+
+
+def test_uninstall_can_be_looked_at_first(root: Path) -> None:
+    before = snapshot(root)
+    done = install(root, "--uninstall", "--check")
+    assert done.returncode == 1
+    assert f"would change {hook(root)}" in done.stdout.splitlines()
+    assert snapshot(root) == before
+
+
+def test_prefix_is_where_library_and_command_go(empty: Path, tmp_path: Path) -> None:
+    """Packaged into one folder, then unpacked where it belongs, as a package manager would do."""
+    final = tmp_path / "opt it's & here"
+    installed(empty, f"--prefix={final}/")
+    shutil.move(str(empty / str(final).lstrip("/")), final)
+    done = subprocess.run([final / "bin/emupin", "--version"], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    entry = run_hook(hook(empty), tmp_path / "node")
+    assert '"name":"instance-0000002a"' in entry.replace(" ", "")
+
+
+def run_hook(path: Path, node: Path) -> str:
+    """Lets the installed hook decide about a guest on a small made-up node; the audit entry it leaves."""
+    policy = node / "etc/emupin/policy.json"
+    policy.parent.mkdir(parents=True)
+    policy.write_text('{"version": 1, "rules": [{"name": "all", "placement": "vcpu:0"}]}')
+    policy.chmod(0o600)
+    online = node / "sys/devices/system/cpu/online"
+    online.parent.mkdir(parents=True)
+    online.write_text("0-7\n")
+    with (CHECKOUT / "fixtures/xml/demo.xml").open("rb") as xml:
+        done = subprocess.run(
+            [path, "instance-0000002a", "prepare", "begin", "-"],
+            env={"PATH": os.defpath, "LC_ALL": "C", "EMUPIN_ROOT": str(node)},
+            stdin=xml,
+            capture_output=True,
+            check=False,
+        )
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert b'<emulatorpin cpuset="2"/>' in done.stdout
+    return (node / "var/log/emupin/audit.jsonl").read_text()
+
+
+@pytest.mark.parametrize("shell", SHELLS, ids=" ".join)
+def test_demo_shows_a_diff_and_a_reason_and_cleans_up(shell: list[str], tmp_path: Path) -> None:
+    if not shutil.which(shell[0]):
+        pytest.skip(f"{shell[0]} is not installed")
+    command = [*shell, str(CHECKOUT / "install.sh"), "--demo"]
+    done = subprocess.run(
+        command, env={"PATH": os.environ["PATH"], "TMPDIR": str(tmp_path)}, capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert '-    <emulatorpin cpuset="2-5"/>' in done.stdout
+    assert '+    <emulatorpin cpuset="2"/>' in done.stdout
+    assert "Why: " in done.stdout
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.fixture
+def public_checkout() -> Iterator[Path]:
+    """A fresh checkout that every user may read, which pytest's own folders are not."""
+    if os.getuid() != 0:
+        pytest.skip("only root can become somebody else")
+    with tempfile.TemporaryDirectory() as folder:
+        checkout = Path(folder)
+        checkout.chmod(0o755)
+        for name in ("hooks", "src", "fixtures"):
+            shutil.copytree(CHECKOUT / name, checkout / name, ignore=shutil.ignore_patterns("__pycache__"))
+        shutil.copy(CHECKOUT / "install.sh", checkout)
+        yield checkout
+
+
+def as_nobody(*command: str | Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        command,
+        user="nobody", group="nogroup", extra_groups=[], env={}, cwd="/", capture_output=True, text=True, check=False,
+    )  # fmt: skip
+
+
+def test_demo_needs_no_root(public_checkout: Path) -> None:
+    done = as_nobody(public_checkout / "install.sh", "--demo")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "Why: " in done.stdout
+
+
+def test_installing_needs_root(public_checkout: Path) -> None:
+    done = as_nobody(public_checkout / "install.sh")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "only root can do that" in done.stderr
+    assert "--demo" in done.stderr
+
+
+def test_an_incomplete_checkout_is_said(public_checkout: Path) -> None:
+    (public_checkout / "hooks/qemu").unlink()
+    done = as_nobody(public_checkout / "install.sh", "--demo")
+    assert done.returncode == 1
+    assert "complete checkout" in done.stderr
+
+
+PRIVATE_NODE = """
+set -e
+mount -t tmpfs tmpfs "$1"
+for folder in /etc /usr/local /var/lib /var/log; do
+    layer=$1$folder
+    mkdir -p "$layer/upper" "$layer/work"
+    mount -t overlay overlay -o "lowerdir=$folder,upperdir=$layer/upper,workdir=$layer/work" "$folder"
+done
+mount -t tmpfs tmpfs /run
+sh "$2" --uninstall >/dev/null
+cp /bin/sleep "$1/libvirtd"
+cp /bin/sleep "$1/other"
+for case in libvirtd:--prefix=/usr/local libvirtd:--prefix=/usr/local libvirtd:--uninstall other:--prefix=/usr/local; do
+    "$1/${case%%:*}" 60 &
+    echo "$!" >/run/libvirtd.pid
+    echo "== $case"
+    sh "$2" "${case#*:}" 2>&1
+    kill "$!" 2>/dev/null || :
+    wait "$!" || echo "ended with $?"
+done
+"""
+HUNG_UP, TERMINATED = 128 + signal.SIGHUP, 128 + signal.SIGTERM
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root can have a private view of the file system")
+def test_a_running_libvirt_is_reloaded_when_the_hook_changed_and_only_then(tmp_path: Path) -> None:
+    command = ["unshare", "--mount", "sh", "-c", PRIVATE_NODE, "sh", str(tmp_path), str(CHECKOUT / "install.sh")]
+    environment = {"PATH": os.environ["PATH"], "LIBVIRT_VERSION": "9.0.0"}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    first, second, removal, other = done.stdout.split("== ")[1:]
+    assert "changed reloaded libvirtd\n" in first
+    assert f"ended with {HUNG_UP}\n" in first
+    assert "note: there is no policy yet" in first
+    assert "changed" not in second
+    assert f"ended with {TERMINATED}\n" in second
+    assert removal.index("removed /etc/libvirt/hooks/qemu") < removal.index("reloaded") < removal.index("/lib/emupin")
+    assert f"ended with {HUNG_UP}\n" in removal
+    assert "no running libvirt found" in other
+    assert f"ended with {TERMINATED}\n" in other
+
+
+@pytest.mark.parametrize("arguments", [["--bogus"], ["--prefix"], ["--prefix", "relative"], ["--prefix=/a\nb"]])
+def test_misuse_has_status_2_and_a_hint(arguments: list[str], empty: Path) -> None:
+    done = install(empty, *arguments)
+    assert done.returncode == 2
+    assert "--help" in done.stderr
+    assert list(empty.iterdir()) == []
+
+
+def test_help_needs_nothing(empty: Path) -> None:
+    lines = installed(empty, "--help")
+    assert lines[0].startswith("Usage: ")
+    assert list(empty.iterdir()) == []
+
+
+def test_an_interrupted_run_leaves_nothing_behind(empty: Path, tmp_path: Path) -> None:
+    """Stopped while it compiles: no half library, no temporary file, and the next run completes."""
+    temporary = tmp_path / "tmp"
+    temporary.mkdir()
+    environment = {**os.environ, "DESTDIR": str(empty), "TMPDIR": str(temporary)}
+    with subprocess.Popen(["sh", CHECKOUT / "install.sh"], env=environment, stdout=subprocess.DEVNULL) as process:
+        while not list(empty.glob("usr/local/lib/emupin/.emupin-*/emupin/*.py")):
+            assert process.poll() is None
+        process.send_signal(signal.SIGTERM)
+    assert process.returncode == 143
+    assert [path for path in empty.rglob("*") if path.is_file()] == []
+    assert list(temporary.iterdir()) == []
+    installed(empty)
+
+
+def test_the_same_python_is_meant() -> None:
+    """The byte code is made by /usr/bin/python3, which the hook calls."""
+    text = (CHECKOUT / "install.sh").read_text()
+    assert "python=/usr/bin/python3\n" in text
+    assert "python=/usr/bin/python3\n" in (CHECKOUT / "hooks/qemu").read_text()
