@@ -1,0 +1,64 @@
+"""Fixtures of the tests against a real libvirtd, and what they need of the machine."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from .cgroups import native_version
+from .guests import CPUS
+from .host import PrivateHost
+
+HERE = Path(__file__).parent
+PROGRAMS = ("libvirtd", "virsh", "qemu-system-x86_64", "nsenter", "unshare", "ip", "mount")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "real: starts guests under a real libvirtd, in namespaces of its own")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if HERE in item.path.parents:
+            item.add_marker(pytest.mark.real)
+
+
+def pytest_runtest_setup() -> None:
+    lacks = missing()
+    if lacks and (os.environ.get("CI") or os.environ.get("EMUPIN_REQUIRE_LIBVIRT") == "1"):
+        pytest.fail(f"the tests against a real libvirtd need {lacks}", pytrace=False)
+    if lacks:
+        pytest.skip(f"needs {lacks}")
+
+
+def missing() -> str:
+    """What this machine lacks for a private host; empty if nothing."""
+    if os.geteuid():
+        return "root, for namespaces and cgroups"
+    path = "/usr/sbin:/usr/bin:/sbin:/bin"
+    programs = [program for program in PROGRAMS if not shutil.which(program, path=path)]
+    if programs:
+        return f"the programs {', '.join(programs)}"
+    return "" if len(CPUS) > 1 else "two CPUs"
+
+
+@pytest.fixture
+def host(tmp_path: Path) -> Iterator[PrivateHost]:
+    """A host with cgroups, as most have; without guests, hook or policy."""
+    yield from _host(tmp_path, native_version())
+
+
+@pytest.fixture(params=("cpuset", "no-cgroup"))
+def each_host(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[PrivateHost]:
+    """A host with the cpuset controller, and one where libvirt finds no cgroup at all."""
+    yield from _host(tmp_path, native_version() if request.param == "cpuset" else "none")
+
+
+def _host(folder: Path, cgroup: str) -> Iterator[PrivateHost]:
+    with PrivateHost(folder, "host-a", cgroup) as host:
+        yield host
+        print(*host.syslog(), sep="\n")  # pytest shows it where the test failed
