@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import multiprocessing
+import os
 from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from emupin import audit, files
+from emupin import audit, files, trail
 from emupin.errors import HostError
 from emupin.jsonline import encode
 
@@ -41,7 +42,7 @@ def test_a_printable_text_has_one_line_and_no_control_character(text: str) -> No
 
 def write(folder: str, writer: int) -> None:
     for number in range(20):
-        audit.append(folder, {"writer": writer, "number": number, "padding": "x" * 3000})
+        trail.append(folder, {"writer": writer, "number": number, "padding": "x" * 3000})
 
 
 def test_writers_at_the_same_time_lose_and_mix_nothing(tmp_path: Path) -> None:
@@ -61,16 +62,19 @@ def test_a_trail_that_another_writer_holds_is_waited_for_a_limited_time(
     import fcntl
 
     monkeypatch.setattr(files, "LOCK_SECONDS", 0.1)
-    audit.append(str(tmp_path), {})
-    with (tmp_path / "var/log/emupin/audit.jsonl").open() as holder:
+    trail.append(str(tmp_path), {})
+    holder = os.open(tmp_path / "var/log/emupin", os.O_RDONLY)
+    try:
         fcntl.flock(holder, fcntl.LOCK_EX)
         with pytest.raises(HostError, match="cannot be written: Resource temporarily unavailable"):
-            audit.append(str(tmp_path), {})
+            trail.append(str(tmp_path), {})
+    finally:
+        os.close(holder)
 
 
 def test_a_link_in_the_place_of_the_trail_is_not_followed(tmp_path: Path) -> None:
     (tmp_path / "var/log/emupin").mkdir(parents=True)
     (tmp_path / "var/log/emupin/audit.jsonl").symlink_to(tmp_path / "elsewhere")
     with pytest.raises(HostError, match="cannot be written"):
-        audit.append(str(tmp_path), {})
+        trail.append(str(tmp_path), {})
     assert not (tmp_path / "elsewhere").exists()

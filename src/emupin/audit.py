@@ -1,4 +1,4 @@
-"""The audit trail: one JSON object a line for every decision, enforcement, record and refusal; and a line to syslog.
+"""What the audit trail says of a decision, an enforcement, a record or a refusal, and the line to syslog beside it.
 
 Nothing from outside `<cputune>` is written, but for the guest's name, its UUID and the facts that a rule looks at: a
 domain XML carries passwords.
@@ -11,9 +11,6 @@ import time
 
 from emupin import __version__, cpuset
 from emupin.digest import hex_digest
-from emupin.errors import HostError
-from emupin.files import AUDIT, lock, make_private_folder, write_all
-from emupin.jsonline import encode
 from emupin.splice import apply, cputune_diff
 
 TYPE_CHECKING = False
@@ -32,48 +29,6 @@ def now() -> str:
     """The time, UTC, RFC 3339, with microseconds."""
     seconds, nanoseconds = divmod(time.time_ns(), 10**9)
     return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds)) + f".{nanoseconds // 1000:06d}Z"
-
-
-def append(root: str, entry: dict[str, Json]) -> None:
-    """Write `entry` behind the last whole line of the trail below `root`.
-
-    A line that a power cut has torn stays in its place, ended, and is mentioned in a line of its own.
-    Raises HostError where the entry is not in the file afterwards.
-    """
-    path = root + AUDIT
-    try:
-        make_private_folder(os.path.dirname(path))
-        descriptor = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-        try:
-            lock(descriptor)
-            _append(descriptor, _line(entry))
-        finally:
-            os.close(descriptor)
-    except OSError as error:
-        hint = "make room, or mend its folder: until then nothing is audited"
-        raise HostError(path, f"cannot be written: {error.strerror}", hint) from None
-
-
-def _line(entry: dict[str, Json]) -> bytes:
-    return encode(entry).encode("ascii") + b"\n"
-
-
-def _append(descriptor: int, line: bytes) -> None:
-    """One write at the end, taken back if the disk had room for a part of it only."""
-    size = os.lseek(descriptor, 0, os.SEEK_END)
-    if size and os.pread(descriptor, 1, size - 1) != b"\n":
-        mended: dict[str, Json] = {
-            "time": now(),
-            "host": os.uname().nodename,
-            "op": "mend",
-            "reason": "the line before was torn",
-        }
-        line = b"\n" + _line(mended) + line
-    try:
-        write_all(descriptor, line)
-    except OSError:
-        os.ftruncate(descriptor, size)
-        raise
 
 
 def entry(operation: str, outcome: str, decision: Decision, changes: list[Edit]) -> dict[str, Json]:
@@ -97,6 +52,7 @@ def entry(operation: str, outcome: str, decision: Decision, changes: list[Edit])
         "sha256_before": before,
         "sha256_after": hex_digest(apply(data, changes)) if changes else before,
         "policy": decision.policy.digest,
+        "topology": decision.topology,
         "facts": facts(guest, decision.host, decision.others),
         "emupin": __version__,
     }

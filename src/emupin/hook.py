@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import sys
 
-from emupin import audit, cpuset, files
+from emupin import audit, cpuset, files, trail
 from emupin.errors import EmupinError, HostError, TimedOutError
 from emupin.frozen import Frozen
 
@@ -56,6 +56,8 @@ class Decision(Frozen):
     data: bytes
     guest: Domain
     host: Host
+    topology: str
+    """The digest of the host's snapshot."""
     others: Others
     policy: Policy
     plan: Plan
@@ -134,7 +136,23 @@ def _decide(call: Call, policy: Policy, problems: tuple[str, ...]) -> Decision:
         others = ledger.others(guest.uuid, cpus_that_matter(guest, policy, facts))
         decided = plan(guest, policy, facts, others)
         _hold(call, ledger, guest, decided)
-    return Decision(data, guest, facts, others, policy, decided, problems + decided.warnings)
+    topology = _keep_topology(call, facts)
+    return Decision(data, guest, facts, topology, others, policy, decided, problems + decided.warnings)
+
+
+def _keep_topology(call: Call, facts: Host) -> str:
+    """Keep what the host looked like, for those who decide again later; its digest."""
+    from emupin.digest import hex_digest
+    from emupin.host import canonical
+    from emupin.kept import TOPOLOGIES_KEPT, keep
+
+    data = canonical(facts)
+    digest = hex_digest(data)
+    try:
+        keep(call.root, TOPOLOGIES_KEPT, f"{digest}.json", data)
+    except OSError as error:
+        audit.log(call.root, f"{error.filename}: {error.strerror}; the topology is not kept for replay", trouble=True)
+    return digest
 
 
 def _hold(call: Call, ledger: Ledger, guest: Domain, decided: Plan) -> None:
@@ -218,7 +236,8 @@ def _change(decision: Decision) -> str:
 def _audit(call: Call, decision: Decision, outcome: str, changes: list[Edit] | None = None) -> None:
     """Write the entry. A disk that is full must not cost the guest its CPUs, unless the policy refuses any trouble."""
     try:
-        audit.append(call.root, audit.entry(call.operation, outcome, decision, changes or []))
+        entry = audit.entry(call.operation, outcome, decision, changes or [])
+        trail.append(call.root, entry, durable=bool(changes))
     except HostError as error:
         if _Progress.refuses:
             raise
@@ -231,7 +250,7 @@ def _trouble(call: Call, message: str) -> int:
     outcome = "refused" if _Progress.refuses else "failed"
     entry = audit.failure(call.operation, outcome, call.name, _Progress.decision, message)
     try:
-        audit.append(call.root, entry)
+        trail.append(call.root, entry)
     except HostError as error:
         audit.log(call.root, f"{call.name}: {error}", trouble=True)
     if not _Progress.refuses:

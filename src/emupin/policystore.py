@@ -16,6 +16,7 @@ from emupin.digest import hex_digest
 from emupin.errors import PolicyError
 from emupin.files import POLICIES, RUN, STATE, make_private_folder, read_bytes, read_trusted, replace_file
 from emupin.frozen import Frozen
+from emupin.kept import POLICIES_KEPT, keep, place
 from emupin.policy import Policy
 
 FORMAT = (__version__, sys.hexversion)
@@ -55,7 +56,7 @@ def _last_good(root: str, problem: str) -> Found:
     problem += " (the last good policy stays in force)"
     try:
         name = os.fsdecode(read_bytes(f"{root}{STATE}/last-good")).strip()
-        path = f"{root}{STATE}/policies/{os.path.basename(name)}"
+        path = place(root, POLICIES_KEPT, os.path.basename(name))
         found = _load(root, read_trusted(path), path)
         return found.replace(problems=(problem, *found.problems))
     except FileNotFoundError:
@@ -98,9 +99,6 @@ def _compile(source: bytes, path: str) -> Policy:
 
 def _keep(root: str, source: bytes, digest: str, suffix: str) -> None:
     """Make `source` the last good policy. Raises OSError."""
-    make_private_folder(f"{root}{STATE}")
-    make_private_folder(f"{root}{STATE}/policies")
     name = digest + suffix
-    if not os.path.exists(f"{root}{STATE}/policies/{name}"):
-        replace_file(f"{root}{STATE}/policies/{name}", source)
+    keep(root, POLICIES_KEPT, name, source)
     replace_file(f"{root}{STATE}/last-good", name.encode() + b"\n")

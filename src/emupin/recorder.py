@@ -11,7 +11,7 @@ import os
 import sys
 import time
 
-from emupin import __version__, audit, cpuset, files
+from emupin import __version__, audit, cpuset, files, trail
 from emupin.domain import read
 from emupin.errors import DomainError, HostError, RecordError
 from emupin.frozen import Frozen
@@ -114,7 +114,7 @@ def _report(root: str, order: Order, outcome: str, reason: str, done: dict[str, 
         "emupin": __version__,
     }
     try:
-        audit.append(root, entry)
+        trail.append(root, entry)
     except HostError as error:
         audit.log(root, f"{order.uuid}: record: {error}", trouble=True)
 
