@@ -7,6 +7,7 @@ many minutes for an incoming migration. Then `virDomainPinEmulator`: LIVE, and C
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 import time
@@ -76,6 +77,7 @@ def start(order: Order) -> None:
 
 def main(uuid: str, domain_id: str, cpus: str, persist: str, follow: str, *origin: str) -> None:
     """The recording process; `origin` is the rule, the placement and the policy's digest."""
+    _close_inherited()
     root = files.root_from_environment()
     order = Order(uuid, domain_id, cpuset.parse(cpus), persist == "yes", follow == "yes", *origin)
     try:
@@ -86,6 +88,17 @@ def main(uuid: str, domain_id: str, cpus: str, persist: str, follow: str, *origi
     if done:
         definitions = " and the ".join(done)
         _report(root, order, "recorded", f"the {definitions} definition had another pin", done)
+
+
+def _close_inherited() -> None:
+    """Close what is open above stderr: whoever calls the hook may have left a copy of its output there."""
+    for descriptor in os.listdir("/proc/self/fd"):
+        try:
+            if int(descriptor) > 2:
+                os.close(int(descriptor))
+        except OSError as error:
+            if error.errno != errno.EBADF:  # The listing's own.
+                raise
 
 
 def _report(root: str, order: Order, outcome: str, reason: str, done: dict[str, Recorded]) -> None:

@@ -1,0 +1,180 @@
+"""The recording process: with a pretended libvirt for what a real one does rarely or slowly.
+
+What a real libvirtd does is shown in `tests/real`.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+from hosts import PROJECT, UUID, domain_xml, python
+
+from emupin import recorder
+from emupin.errors import RecordError
+
+RUNNING, PAUSED, MIGRATION, STARTING = 1, 3, 2, 11
+LIVE, CONFIG, INACTIVE = 1, 2, 2
+NO_DOMAIN, TIMED_OUT, INTERNAL = 42, 68, 1
+
+
+class FakeError(Exception):
+    def __init__(self, code: int) -> None:
+        super().__init__(f"error {code}")
+        self.code = code
+
+    def get_error_code(self) -> int:
+        return self.code
+
+
+@dataclass
+class FakeDomain:
+    """A pretended guest: the states it goes through, and what its definitions say."""
+
+    states: list[tuple[int, int]] = field(default_factory=lambda: [(RUNNING, 0)])
+    persistent: bool = True
+    number: int = 7
+    pins: dict[int, str] = field(default_factory=lambda: {LIVE: "2-5", CONFIG: "2-5"})
+    errors: list[int] = field(default_factory=list)
+    calls: list[int] = field(default_factory=list)
+
+    def state(self) -> tuple[int, int]:
+        return self.states.pop(0) if len(self.states) > 1 else self.states[0]
+
+    def ID(self) -> int:  # noqa: N802
+        return self.number
+
+    def isPersistent(self) -> bool:  # noqa: N802
+        return self.persistent
+
+    def XMLDesc(self, flags: int) -> str:  # noqa: N802
+        return domain_xml(emulatorpin=self.pins[CONFIG if flags == INACTIVE else LIVE])
+
+    def pinEmulator(self, cpus: tuple[bool, ...], flags: int) -> None:  # noqa: N802
+        if self.errors:
+            raise FakeError(self.errors.pop(0))
+        self.calls.append(flags)
+        self.pins[flags] = ",".join(str(cpu) for cpu, on in enumerate(cpus) if on)
+
+
+@pytest.fixture
+def guest(monkeypatch: pytest.MonkeyPatch) -> FakeDomain:
+    """A guest that the pretended libvirt knows, and no other."""
+    guest = FakeDomain()
+
+    class Connection:
+        def lookupByUUIDString(self, uuid: str) -> FakeDomain:  # noqa: N802
+            if uuid != UUID:
+                raise FakeError(NO_DOMAIN)
+            return guest
+
+    fake = ModuleType("libvirt")
+    for name, value in {
+        "libvirtError": FakeError, "open": lambda _uri: Connection(), "registerErrorHandler": lambda *_: None,
+        "VIR_ERR_NO_DOMAIN": NO_DOMAIN, "VIR_ERR_OPERATION_INVALID": 55, "VIR_ERR_OPERATION_TIMEOUT": TIMED_OUT,
+        "VIR_DOMAIN_PAUSED": PAUSED, "VIR_DOMAIN_PAUSED_MIGRATION": MIGRATION,
+        "VIR_DOMAIN_PAUSED_STARTING_UP": STARTING, "VIR_DOMAIN_XML_INACTIVE": INACTIVE,
+        "VIR_DOMAIN_AFFECT_LIVE": LIVE, "VIR_DOMAIN_AFFECT_CONFIG": CONFIG,
+    }.items():  # fmt: skip
+        setattr(fake, name, value)
+    monkeypatch.setitem(sys.modules, "libvirt", fake)
+    monkeypatch.setattr(time, "sleep", lambda _seconds: None)
+    return guest
+
+
+def order(uuid: str = UUID, persist: bool = True) -> recorder.Order:
+    return recorder.Order(uuid, "7", frozenset({2}), persist, False, "nfv", "vcpu:0", "digest")
+
+
+def test_both_definitions_are_pinned_by_a_faked_libvirt(guest: FakeDomain) -> None:
+    assert list(recorder.record(order())) == ["live", "persistent"]
+    assert guest.pins == {LIVE: "2", CONFIG: "2"}
+    assert recorder.record(order()) == {}, "a second time changes nothing"
+
+
+def test_only_live_where_nothing_is_to_persist_with_a_faked_libvirt(guest: FakeDomain) -> None:
+    assert list(recorder.record(order(persist=False))) == ["live"]
+    guest.pins[LIVE], guest.persistent = "2-5", False
+    assert list(recorder.record(order())) == ["live"]
+    assert guest.pins[CONFIG] == "2-5"
+
+
+def test_an_incoming_migration_is_waited_for_with_a_faked_libvirt(guest: FakeDomain) -> None:
+    guest.states = [(PAUSED, MIGRATION)] * 900 + [(PAUSED, STARTING)] * 9 + [(RUNNING, 0)]
+    assert list(recorder.record(order())) == ["live", "persistent"]
+
+
+def test_the_wait_has_an_end_with_a_faked_libvirt(guest: FakeDomain, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(recorder, "WAIT_SECONDS", 0.01)
+    guest.states = [(PAUSED, MIGRATION)]
+    with pytest.raises(RecordError, match=r"the guest was busy for .* minutes; `virsh emulatorpin` does it"):
+        recorder.record(order())
+    assert guest.calls == []
+
+
+def test_a_job_that_another_one_holds_is_asked_for_again_with_a_faked_libvirt(guest: FakeDomain) -> None:
+    guest.errors = [TIMED_OUT, TIMED_OUT]
+    assert list(recorder.record(order())) == ["live", "persistent"]
+
+
+def test_a_job_that_is_never_free_is_trouble_with_a_faked_libvirt(guest: FakeDomain) -> None:
+    guest.errors = [TIMED_OUT] * 100
+    with pytest.raises(RecordError, match="the live definition was busy 20 times for 30 s"):
+        recorder.record(order())
+
+
+def test_other_errors_are_trouble_with_a_faked_libvirt(guest: FakeDomain) -> None:
+    guest.errors = [INTERNAL]
+    with pytest.raises(RecordError, match="error 1; the threads are placed, only libvirt's XML does not say so"):
+        recorder.record(order())
+
+
+@pytest.mark.parametrize("uuid", [UUID, "00000000-0000-0000-0000-000000000000"])
+def test_a_guest_that_is_gone_or_started_anew_is_left_alone_with_a_faked_libvirt(guest: FakeDomain, uuid: str) -> None:
+    guest.number = 8
+    assert recorder.record(order(uuid)) == {}
+    assert guest.calls == []
+
+
+def test_without_libvirt_python_one_line_says_what_to_install(tmp_path: Path) -> None:
+    code = (
+        f"import sys; sys.path.insert(0, {str(PROJECT / 'src')!r}); "
+        "from emupin.recorder import main; main(*sys.argv[1:])"
+    )
+    done = subprocess.run(
+        [python(), "-I", "-S", "-c", code, UUID, "7", "2", "yes", "no", "nfv", "vcpu:0", "digest"],
+        env={"EMUPIN_ROOT": str(tmp_path)}, capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert done.stdout == done.stderr == ""
+    (line,) = (tmp_path / "var/log/emupin/audit.jsonl").read_text().splitlines()
+    entry = json.loads(line)
+    assert (entry["op"], entry["outcome"], entry["uuid"]) == ("record", "failed", UUID)
+    assert entry["reason"].startswith("libvirt-python: is not installed; install python3-libvirt")
+
+
+def test_the_process_holds_nothing_of_the_hook(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """libvirt waits for end-of-file on the hook's output: what stays behind must not hold it."""
+    seen = tmp_path / "seen"
+    fake = tmp_path / "python"
+    fake.write_text(f"#!/bin/sh\nls -l /proc/$$/fd >{seen}.new; ps -o sid= -p $$ >>{seen}.new; mv {seen}.new {seen}\n")
+    fake.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(fake))
+    with (tmp_path / "held").open("w"):
+        recorder.start(order())
+    deadline = time.monotonic() + 10
+    while not seen.exists():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    text = seen.read_text()
+    assert text.count("/dev/null") >= 2, "stdin and stderr; stdout is this file"
+    assert not [line for line in text.splitlines() if " 0 ->" in line or " 2 ->" in line if "/dev/null" not in line]
+    assert "held" not in text
+    assert int(text.splitlines()[-1]) != os.getsid(0), "a session of its own"
+    os.wait()
