@@ -7,12 +7,17 @@ import re
 from typing import TYPE_CHECKING, Callable
 
 import pytest
+from hypothesis import settings
 from lxml import etree
 
 if TYPE_CHECKING:
     from pathlib import Path
 
 Golden = Callable[["Path", "bytes | None"], None]
+
+
+settings.register_profile("here", deadline=None)  # A busy machine is no failure.
+settings.load_profile("here")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

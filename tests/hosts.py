@@ -171,9 +171,11 @@ class FakeGuest:
             lines = {"v1": "4:cpuset:", "v2": "0::", "none": "4:cpu:"}[self.layout]
             path = f"{self.machine}/{thread.group}" if thread.group else "/"
             for base in (f"proc/{self.pid}/task/{tid}", *([f"proc/{tid}"] if tid == self.pid else [])):
-                text = f"Name:\t{thread.name}\nPid:\t{tid}\nCpus_allowed_list:\t{cpuset.format(allowed)}\nMems:\t0\n"
+                listed = cpuset.format(allowed)
+                text = f"Name:\t{thread.name}\nPid:\t{tid}\nCpus_allowed_list:\t{listed}\nMems_allowed_list:\t0\n"
                 self.host.write(f"{base}/status", text)
-                self.host.write(f"{base}/cgroup", f"9:memory:/\n{lines}{path}\n")
+                other = "" if self.layout == "v2" else "9:memory:/\n"
+                self.host.write(f"{base}/cgroup", f"{other}{lines}{path}\n")
 
     def kill(self, tid: int) -> None:
         del self.threads[tid]

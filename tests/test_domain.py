@@ -324,3 +324,22 @@ def test_guest_that_is_still_starting_has_no_process(pid: bytes) -> None:
     data = b"<domstatus state='shutoff'%s><domain type='qemu'><vcpu>2</vcpu></domain></domstatus>" % pid
     status = domain.read_status(data, "x")
     assert (status.pid, status.domain.vcpus) == (0, 2)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "<metadata><devices><vcpu>9</vcpu><cputune><emulatorpin cpuset='7'/></cputune></devices></metadata>",
+        "<metadata><x><devices/></x><cputune><emulatorpin cpuset='7'/></cputune></metadata>",
+        "<metadata/><!-- </metadata> --><x><cputune><emulatorpin cpuset='7'/></cputune></x>",
+        "<metadata><!-- </metadata> <cputune> --><cputune><emulatorpin cpuset='7'/></cputune></metadata>",
+        "<metadata><metadata><cputune><emulatorpin cpuset='7'/></cputune></metadata><cputune/></metadata>",
+        "<metadata><![CDATA[</metadata>]]><vcpu>9</vcpu></metadata>",
+    ],
+)
+def test_a_section_that_is_passed_over_ends_where_it_ends(text: str) -> None:
+    """What looks like the guest's own elements inside, or like the section's end, is neither."""
+    data = f"<domain><name>a</name>{text}<vcpu>2</vcpu><cputune><emulatorpin cpuset='1'/></cputune></domain>".encode()
+    for sections in (frozenset(), frozenset(("metadata",)), frozenset(("devices",)), domain.LONG_SECTIONS):
+        guest = domain.read(data, "x", sections)
+        assert (guest.vcpus, guest.emulatorpin) == (2, frozenset((1,)))

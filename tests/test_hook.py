@@ -244,6 +244,24 @@ def test_a_policy_that_breaks_leaves_the_last_good_one_in_force(host: Host) -> N
     assert "(the last good policy stays in force)" in warning
 
 
+def test_the_last_good_policy_is_the_one_that_was_in_force_last(host: Host) -> None:
+    host.call("migrate", domain_xml())
+    host.set_policy(POLICY.replace("vcpu:0", "cpus:9"))
+    host.call("migrate", domain_xml())
+    host.set_policy(POLICY)
+    host.call("migrate", domain_xml())
+    host.set_policy("version: 2\n")
+    assert host.call("migrate", domain_xml()).output == domain_xml(emulatorpin="2")
+
+
+def test_a_policy_whose_copy_was_removed_is_kept_again(host: Host) -> None:
+    host.call("migrate", domain_xml())
+    (kept,) = (host.root / "var/lib/emupin/policies").iterdir()
+    kept.unlink()
+    host.call("migrate", domain_xml())
+    assert kept.read_text() == POLICY
+
+
 def test_a_changed_policy_counts_at_once(host: Host) -> None:
     host.call("migrate", domain_xml())
     host.set_policy(POLICY.replace("vcpu:0", "cpus:9"))

@@ -17,8 +17,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from emupin.decision import Decision
     from emupin.domain import Domain
-    from emupin.hook import Decision
     from emupin.host import Host
     from emupin.jsonline import Json
     from emupin.situation import Others
@@ -53,7 +53,7 @@ def entry(operation: str, outcome: str, decision: Decision, changes: list[Edit])
         "sha256_after": hex_digest(apply(data, changes)) if changes else before,
         "policy": decision.policy.digest,
         "topology": decision.topology,
-        "facts": facts(guest, decision.host, decision.others),
+        "facts": facts(guest, decision.host, decision.others, len(decision.warnings) - len(plan.warnings)),
         "emupin": __version__,
     }
 
@@ -62,7 +62,8 @@ def failure(operation: str, outcome: str, name: str, decision: Decision | None, 
     """The entry for trouble with the guest `name`, before or after there was a decision."""
     if decision:
         known = entry(operation, outcome, decision, [])
-        return {**known, "after": known["before"], "reason": printable(reason)}
+        decided = {"after": known["after"], "reason": known["reason"]}  # What came of it is not what was decided.
+        return {**known, "after": known["before"], "reason": printable(reason), "decided": decided}
     return {
         "time": now(),
         "host": os.uname().nodename,
@@ -74,8 +75,11 @@ def failure(operation: str, outcome: str, name: str, decision: Decision | None, 
     }
 
 
-def facts(guest: Domain, host: Host, others: Others) -> dict[str, Json]:
-    """All that a decision has read of the guest, the host and the other guests; CPU lists as text."""
+def facts(guest: Domain, host: Host, others: Others, problems: int = 0) -> dict[str, Json]:
+    """All that a decision has read of the guest, the host and the other guests; CPU lists as text.
+
+    So many of the entry's warnings, the first ones, are about `problems` of the policy file: nobody decided them.
+    """
     return {
         "kind": guest.kind,
         "vcpus": guest.vcpus,
@@ -97,6 +101,7 @@ def facts(guest: Domain, host: Host, others: Others) -> dict[str, Json]:
             "shared": _by_guest(others.shared),
             "previous": _text(others.previous),
         },
+        "problems": problems,
     }
 
 

@@ -55,8 +55,9 @@ def foreign_overlap(cpus: Cpus, situation: Situation) -> str | None:
 
 def realtime(cpus: Cpus, situation: Situation) -> str | None:
     """A vCPU with a fifo or rr scheduler never yields its CPU to an emulator thread, which then hangs the guest."""
-    for vcpu, pin in pins(situation.guest):
-        if vcpu in situation.guest.realtime and (pin is None or not cpus.isdisjoint(pin)):
+    urgent = situation.guest.realtime
+    for vcpu, pin in pins(situation.guest) if urgent else ():
+        if vcpu in urgent and (pin is None or not cpus.isdisjoint(pin)):
             return f"vCPU {vcpu}, a realtime one, runs on {named(cpus & pin) if pin else 'any CPU'}"
     return None
 
@@ -105,6 +106,9 @@ CHECKS: dict[str, Check] = {
     "smt": smt,
 }
 """By the name that a policy knows them by."""
+
+NEED_HOST = frozenset(("online", "numa", "isolated", "smt"))
+"""Those that pass where no host is known."""
 
 
 def named(cpus: Cpus) -> str:

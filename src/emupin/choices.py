@@ -95,7 +95,7 @@ def _dedicated(placement: Placement, situation: Situation) -> Choice:
     then on others where the policy lets it; full idle cores before siblings of busy ones; the lowest number.
     """
     wanted = placement.number or 1
-    free, obstacles = _free(situation)
+    free, obstacles = _free(placement, situation)
     others, guest = situation.others, situation.guest
     for before in (others.previous, guest.emulatorpin):
         if before and len(before) == wanted and before <= free:
@@ -117,7 +117,7 @@ def _dedicated(placement: Placement, situation: Situation) -> Choice:
     return Choice(frozenset(order[:wanted]))
 
 
-def _free(situation: Situation) -> tuple[Cpus, list[tuple[str, Cpus]]]:
+def _free(placement: Placement, situation: Situation) -> tuple[Cpus, list[tuple[str, Cpus]]]:
     """The CPUs of the pool that can be dedicated to the guest, and for each obstacle those that cannot."""
     guest, host, others = situation.guest, situation.host, situation.others
     free, obstacles = situation.policy.pool or frozenset(), []
@@ -128,11 +128,27 @@ def _free(situation: Situation) -> tuple[Cpus, list[tuple[str, Cpus]]]:
         ("on other NUMA nodes", _far(situation)),
         ("used by vCPUs", vcpu_cpus(guest) | others.vcpus.keys()),
         ("held", frozenset(taken)),
+        *_refused(placement, situation),
     ):
         if not free.isdisjoint(cpus):
             obstacles.append((obstacle, free & cpus))
             free -= cpus
     return free, obstacles
+
+
+def _refused(placement: Placement, situation: Situation) -> list[tuple[str, Cpus]]:
+    """What the checks that the policy made errors would refuse, so that it is not named where others are free."""
+    host, levels = situation.host, situation.rule.checks
+    refused: list[tuple[str, Cpus]] = []
+    if host is None:
+        return refused
+    if levels["smt"] == ERROR:
+        vcpus = vcpu_cpus(situation.guest) | situation.others.vcpus.keys()
+        siblings: Cpus = frozenset().union(*(core for core in host.cores if not core.isdisjoint(vcpus)))
+        refused.append(("on cores that run vCPUs", siblings))
+    if levels["isolated"] == ERROR and (placement.number or 1) > 1:
+        refused.append(("isolated", host.isolated))
+    return refused
 
 
 def _far(situation: Situation) -> Cpus:

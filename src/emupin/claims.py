@@ -13,7 +13,7 @@ import os
 import sys
 import time
 
-from emupin import __version__
+from emupin import __version__, cpuset
 from emupin.digest import hex_digest
 from emupin.domain import read_status
 from emupin.errors import HostError
@@ -31,12 +31,16 @@ if TYPE_CHECKING:
 
     Cpus = frozenset[int]
     Stamp = tuple[int, int, int]
+    Record = tuple[str, Stamp, int, int]  # The fields of a Tenant.
 
 FORMAT = (__version__, sys.hexversion)
 """What a ledger must have been written by; any other is made anew from the running guests."""
 
 PENDING_SECONDS = 900.0
 """How long a claim holds for a guest that does not run yet: a start that never came, a migration that was cancelled."""
+
+LONG_AGO = float("-inf")
+"""When a claim was made that ends as soon as its guest does not run."""
 
 REMEMBERED = 4096
 """Of how many stopped guests to remember what they held."""
@@ -57,9 +61,12 @@ class Claim(Frozen):
     """The CPUs of one guest's emulator threads."""
 
     cpus: int
+    """0 for a guest whose emulator threads are left where they are."""
     dedicated: bool
     since: float
     """Seconds on the boot clock."""
+    former: int = 0
+    """What a running guest had before: its threads are there until libvirt has recorded that they are at `cpus`."""
 
 
 class Ledger:
@@ -70,14 +77,22 @@ class Ledger:
 
     def __init__(self, root: str, policy: Policy | None) -> None:
         self.root, self.policy = root, policy
-        self.tenants: dict[str, Tenant] = {}
-        """By status file name."""
+        self.records: dict[str, Record] = {}
+        """The running guests by status file name; plain, as the file has them, for there may be a thousand."""
         self.claims: dict[str, Claim] = {}
         """By UUID."""
         self.history: dict[str, int] = {}
         """What guests that are gone held, by UUID, the latest last."""
         self._written: bytes | None = None
         self._lock = -1
+
+    @classmethod
+    def look(cls, root: str, policy: Policy | None) -> Ledger:
+        """The claims as they stand, to be shown: nothing is locked, and nothing may be saved. Raises HostError."""
+        ledger = cls(root, policy)
+        ledger._load()
+        ledger._refresh()
+        return ledger
 
     def __enter__(self) -> Ledger:
         try:
@@ -99,6 +114,11 @@ class Ledger:
     def __exit__(self, *_: object) -> None:
         os.close(self._lock)
 
+    @property
+    def tenants(self) -> dict[str, Tenant]:
+        """The running guests by status file name."""
+        return {name: Tenant(*record) for name, record in self.records.items()}
+
     # -- what a decision needs, and what comes of it -------------------------------------------------------------------
 
     def others(self, uuid: str | None, cpus: Cpus) -> Others:
@@ -106,31 +126,44 @@ class Ledger:
         mask = to_mask(cpus)
         vcpus: dict[int, str] = {}
         emulators: dict[int, str] = {}
-        for tenant in self.tenants.values():
-            if tenant.uuid != uuid:
-                _add(vcpus, tenant.vcpus & mask, tenant.uuid)
-                if tenant.uuid not in self.claims:
-                    _add(emulators, tenant.emulator & mask, tenant.uuid)
+        for owner, _, runs, recorded in self.records.values():
+            if owner != uuid:
+                if runs & mask:
+                    _add(vcpus, runs & mask, owner)
+                if recorded & mask and (owner not in self.claims or not self.claims[owner].cpus):
+                    _add(emulators, recorded & mask, owner)
         dedicated: dict[int, str] = {}
         for owner, claim in self.claims.items():
             if owner != uuid:
                 _add(dedicated if claim.dedicated else emulators, claim.cpus & mask, owner)
+                _add(emulators, claim.former & mask, owner)
         mine = self.claims.get(uuid or "")
-        previous = mine.cpus if mine else self.history.get(uuid or "", 0)
+        previous = mine.cpus if mine and mine.cpus else self.history.get(uuid or "", 0)
         return Others(vcpus, dedicated, emulators, from_mask(previous) or None)
 
     def claim(self, uuid: str, cpus: Cpus, dedicated: bool) -> None:
         """Give `cpus` to the guest `uuid`, instead of what it had."""
-        self.claims[uuid] = Claim(to_mask(cpus), dedicated, _boot_seconds())
+        claimed, before, former = to_mask(cpus), self.claims.get(uuid), 0
+        if before and self._runs(uuid):
+            former = (before.cpus | before.former) & ~claimed
+        self.claims[uuid] = Claim(claimed, dedicated, _boot_seconds(), former)
 
     def release(self, uuid: str) -> None:
-        """Take back what the guest `uuid` has, and remember it."""
+        """Take back what the guest `uuid` has, and remember it.
+
+        As long as it runs all the same, its threads may still be there: nobody gets those CPUs alone until it ends.
+        """
         claim = self.claims.pop(uuid, None)
-        if claim:
+        if claim and self._runs(uuid):
+            self.claims[uuid] = Claim(0, False, LONG_AGO, claim.cpus | claim.former)
+        if claim and claim.cpus:
             self.history.pop(uuid, None)
             self.history[uuid] = claim.cpus
             for oldest in list(self.history)[:-REMEMBERED]:
                 del self.history[oldest]
+
+    def _runs(self, uuid: str) -> bool:
+        return any(record[0] == uuid for record in self.records.values())
 
     # -- the file ------------------------------------------------------------------------------------------------------
 
@@ -144,11 +177,11 @@ class Ledger:
         if digest != hex_digest(payload).encode():
             return
         try:
-            written_by, boot, tenants, claims, history = marshal.loads(payload)
+            written_by, boot, records, claims, history = marshal.loads(payload)
         except (EOFError, ValueError, TypeError):  # Written whole, by an interpreter with another format.
             return
         if (written_by, boot) == (FORMAT, _boot(self.root)):
-            self.tenants = {name: Tenant(*values) for name, values in tenants.items()}
+            self.records = records
             self.claims = {uuid: Claim(*values) for uuid, values in claims.items()}
             self.history = history
             self._written = payload
@@ -159,7 +192,7 @@ class Ledger:
             (
                 FORMAT,
                 _boot(self.root),
-                {name: tuple(tenant.__dict__.values()) for name, tenant in self.tenants.items()},
+                self.records,
                 {uuid: tuple(claim.__dict__.values()) for uuid, claim in self.claims.items()},
                 self.history,
             )
@@ -176,20 +209,20 @@ class Ledger:
 
     def _refresh(self) -> None:
         """Read status files that are new or changed, forget those that are gone, drop old claims without a guest."""
-        found: dict[str, Tenant] = {}
+        found: dict[str, Record] = {}
         for name, stamp in _status_files(self.root):
-            known = self.tenants.get(name)
-            tenant = known if known and known.stamp == stamp else self._read(name, stamp)
-            if tenant:
-                found[name] = tenant
-        self.tenants = found
-        running = {tenant.uuid for tenant in found.values()}
+            known = self.records.get(name)
+            record = known if known and known[1] == stamp else self._read(name, stamp)
+            if record:
+                found[name] = record
+        self.records = found
+        running = {record[0] for record in found.values()}
         now = _boot_seconds()
         for uuid, claim in list(self.claims.items()):
             if uuid not in running and now - claim.since > PENDING_SECONDS:
                 self.release(uuid)
 
-    def _read(self, name: str, stamp: Stamp) -> Tenant | None:
+    def _read(self, name: str, stamp: Stamp) -> Record | None:
         """The guest of one status file; None where it has ended meanwhile. Raises HostError, DomainError."""
         path = f"{self.root}{LIBVIRT_RUN}/{name}"
         try:
@@ -198,26 +231,52 @@ class Ledger:
             return None
         except OSError as error:
             raise HostError(path, f"cannot be read: {error.strerror}", "whose CPUs are taken is not known") from None
-        guest = read_status(data, path, self.policy.sections() if self.policy else frozenset()).domain
+        status = read_status(data, path, self.policy.sections() if self.policy else frozenset())
+        guest = status.domain
         uuid = guest.uuid or name
-        self._adopt(guest, uuid)
-        return Tenant(uuid, stamp, to_mask(vcpu_cpus(guest)), to_mask(guest.emulatorpin or ()))
+        recorded = to_mask(guest.emulatorpin or ())
+        claim = self.claims.get(uuid)
+        if claim is None:
+            self._adopt(guest, uuid, status.pid)
+        elif claim.former and claim.cpus == recorded:
+            self.claims[uuid] = claim.replace(former=0)
+        return uuid, stamp, to_mask(vcpu_cpus(guest)), recorded
 
-    def _adopt(self, guest: Domain, uuid: str) -> None:
+    def _adopt(self, guest: Domain, uuid: str, pid: int) -> None:
         """A running guest without a claim, whose ledger was lost or that started before us, keeps what it has.
 
-        It holds its pin alone if the policy would have dedicated one of that size to it, and nobody else uses it.
+        Its threads were put there before libvirt's record of it was. It holds the CPUs alone if the policy would have
+        dedicated so many to it, none of its own vCPUs runs there, and nobody else uses them.
         """
         pool = self.policy.pool if self.policy else None
         rule = find_rule(guest, self.policy) if self.policy else None
-        if uuid in self.claims or not rule or not pool or not guest.emulatorpin or not guest.emulatorpin <= pool:
+        if not rule or not pool:
             return
         sizes = {placement.number for placement in rule.placement if placement.word == "dedicated"}
         if any(placement.word == "auto" for placement in rule.placement):
             sizes.add(1)
-        mask = to_mask(guest.emulatorpin)
-        if len(guest.emulatorpin) in sizes and not any(claim.cpus & mask for claim in self.claims.values()):
-            self.claims[uuid] = Claim(mask, True, _boot_seconds())
+        if not sizes:
+            return
+        free = pool - vcpu_cpus(guest)
+        for cpus in (_main_thread_cpus(self.root, pid), guest.emulatorpin):
+            mask = to_mask(cpus or ())
+            if (
+                cpus
+                and cpus <= free
+                and len(cpus) in sizes
+                and not any(held.cpus & mask for held in self.claims.values())
+            ):
+                self.claims[uuid] = Claim(mask, True, _boot_seconds())
+                return
+
+
+def _main_thread_cpus(root: str, pid: int) -> Cpus | None:
+    """Where QEMU's main thread, one of the emulator's, may run; None where there is no such process, or no telling."""
+    try:
+        status = os.fsdecode(read_bytes(f"{root}/proc/{pid}/status"))
+        return cpuset.parse_kernel(status.partition("Cpus_allowed_list:")[2].partition("\n")[0].strip())
+    except (OSError, cpuset.CpuListError):
+        return None
 
 
 def _status_files(root: str) -> Iterable[tuple[str, Stamp]]:

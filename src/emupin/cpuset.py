@@ -16,6 +16,10 @@ HIGHEST = 16383
 
 BLANKS = " \t\n\r\f\v"
 
+MOST_KNOWN = 4096
+_known: dict[str, frozenset[int]] = {}
+"""What was parsed: the guests of one fleet name the same few CPU lists again and again."""
+
 
 class CpuListError(ValueError):
     """A CPU list that libvirt would reject; the message says which part and why."""
@@ -26,6 +30,15 @@ def parse(text: str) -> frozenset[int]:
 
     Raises CpuListError for anything that libvirt would reject, an empty result included.
     """
+    cpus = _known.get(text)
+    if cpus is None:
+        cpus = _parse(text)
+        if len(_known) < MOST_KNOWN:
+            _known[text] = cpus
+    return cpus
+
+
+def _parse(text: str) -> frozenset[int]:
     if text.isascii() and text.isdigit() and len(text) < 6:
         return frozenset((_bounded(int(text), text),))
     cpus: set[int] = set()

@@ -14,10 +14,11 @@ from emupin.frozen import Frozen
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Iterable, Mapping, Sequence
     from typing import NoReturn
 
     Attributes = dict[str, str]
+    Place = tuple[str, int, int]  # The fields of an Element.
     Cpus = frozenset[int]
 
 LARGEST = 16 * 1024 * 1024
@@ -44,8 +45,8 @@ AHEAD_OF_EMULATORPIN = frozenset((
 ))  # fmt: skip
 """Children of `<cputune>` that libvirt prints ahead of `<emulatorpin>` (virDomainCputuneDefFormat)."""
 
-OF_INTEREST = (b"<name", b"<uuid", b"<vcpu", b"<iothread", b"<cputune")
-"""How the start tags of all elements begin that are looked for outside LONG_SECTIONS."""
+OF_INTEREST = (b"<vcpu", b"<iothread", b"<cputune")
+"""How the start tags of all elements begin that are looked for outside LONG_SECTIONS, but for `<name>` and `<uuid>`."""
 
 LONG_SECTIONS = frozenset(("metadata", "devices"))
 """Children of `<domain>` that hold most of a document, and facts that not every policy asks for."""
@@ -63,18 +64,42 @@ class Element(Frozen):
 
 
 class Layout(Frozen):
-    """The elements that a rewrite may touch or must stand beside."""
+    """The elements that a rewrite may touch or must stand beside, found when they are asked for: most never are."""
 
     domain_start: int
-    before_cputune: Element | None
-    """The child of `<domain>` behind which libvirt would print a `<cputune>`; None where there is neither."""
-    cputune: Element | None
-    first_tune: Element | None
-    """The first child of `<cputune>`."""
-    before_emulatorpin: Element | None
-    """The child of `<cputune>` behind which libvirt would print an `<emulatorpin>`; None where there is none."""
-    emulatorpin: Element | None
-    iothreadpins: Mapping[int, Element]
+    ahead: Place | None
+    """The child of `<domain>` behind which libvirt would print a `<cputune>`; None where there is none."""
+    tune: Place | None
+    """The `<cputune>`."""
+    tunes: Sequence[Place]
+    """Its children."""
+
+    @property
+    def before_cputune(self) -> Element | None:
+        """The child of `<domain>` behind which libvirt would print a `<cputune>`; None where there is none."""
+        return self.ahead and Element(*self.ahead)
+
+    @property
+    def cputune(self) -> Element | None:
+        return self.tune and Element(*self.tune)
+
+    @property
+    def first_tune(self) -> Element | None:
+        """The first child of `<cputune>`."""
+        return Element(*self.tunes[0]) if self.tunes else None
+
+    @property
+    def before_emulatorpin(self) -> Element | None:
+        """The child of `<cputune>` behind which libvirt would print an `<emulatorpin>`; None where there is none."""
+        return next((Element(*place) for place in reversed(self.tunes) if place[0] in AHEAD_OF_EMULATORPIN), None)
+
+    @property
+    def emulatorpin(self) -> Element | None:
+        return next((Element(*place) for place in self.tunes if place[0] == "emulatorpin"), None)
+
+    def iothreadpins(self, ids: Iterable[int]) -> dict[int, Element]:
+        """The `<iothreadpin>` elements by the `ids` they are for, given in the document's order."""
+        return dict(zip(ids, (Element(*place) for place in self.tunes if place[0] == "iothreadpin")))
 
 
 class Domain(Frozen):
@@ -107,10 +132,14 @@ class Domain(Frozen):
     project: str | None
     layout: Layout
 
+    @property
+    def floating(self) -> Cpus | None:
+        """The CPUs of vCPUs without a pin of their own; None where nothing restricts them, or numad does."""
+        return None if self.automatic else self.cpuset
+
     def vcpu_cpus(self, vcpu: int) -> Cpus | None:
-        """The CPUs that `vcpu` may run on; None where nothing restricts it, or numad does."""
-        pin = self.vcpupins.get(vcpu)
-        return self.cpuset if pin is None and not self.automatic else pin
+        """The CPUs that `vcpu` may run on; None as `floating` is."""
+        return self.vcpupins.get(vcpu, self.floating)
 
 
 class Status(Frozen):
@@ -132,55 +161,67 @@ def read(data: bytes, source: str, sections: frozenset[str] = LONG_SECTIONS) -> 
     something about CPUs that libvirt would reject.
     """
     reader = _DomainReader(data, source, sections)
-    reader.parse()
-    return reader.domain()
+    try:
+        reader.parse()
+        return reader.domain()
+    finally:
+        reader.close()
 
 
 def read_status(data: bytes, source: str, sections: frozenset[str] = LONG_SECTIONS) -> Status:
     """The facts of the status XML `data`. Raises DomainError as `read` does."""
     reader = _StatusReader(data, source, sections)
-    reader.parse()
-    return reader.status()
+    try:
+        reader.parse()
+        return reader.status()
+    finally:
+        reader.close()
 
 
 class _DomainReader:
     """One pass of expat over a document whose root is `<domain>`.
 
-    Handlers are exchanged as the pass goes in and out of the children of `<domain>`, so that an element nobody asks
-    for costs as little as Python allows; in a section that is not looked into there are none at all.
+    Two handlers see every element; a section with something of interest inside exchanges them for its own. In a
+    section that is not looked into, and behind the last element that is looked for, there are none at all.
     """
+
+    root_start = 0
+    cpuset: Cpus | None = None
+    enabled: set[int] | None = None
+    emulatorpin: Cpus | None = None
+    realtime: Cpus = frozenset()
+    before_cputune: Place | None = None
+    cputune: Place | None = None
 
     def __init__(self, data: bytes, source: str, sections: frozenset[str]) -> None:
         self.data, self.source, self.sections = data, source, sections
-        self.silent = _ends_of_unique(data, LONG_SECTIONS - sections)
-        self.in_silence = False
         self.parser = pyexpat.ParserCreate(None, " ")
-        self.root: Attributes = {}
-        self.root_start = 0
-        self.child = ""
-        self.child_start = 0
         self.inside: list[str] = []
-        """The elements that are open below the current child of `<domain>`."""
-        self.start_other, self.end_inside = self.quick_handlers()
-        self.text: list[str] = []
-        self.texts: dict[str, str] = {}
+        """The elements that are open below `<domain>`."""
+        self.root: Attributes = {}
         self.vcpu: Attributes = {}
-        self.cpuset: Cpus | None = None
-        self.enabled: set[int] | None = None
+        self.texts: dict[str, str] = {}
         self.vcpupins: dict[int, Cpus] = {}
-        self.emulatorpin: Cpus | None = None
         self.iothread_ids: list[int] = []
         self.iothreadpins: dict[int, Cpus] = {}
-        self.realtime: frozenset[int] = frozenset()
         self.interfaces: set[str] = set()
         self.nova: dict[str, str] = {}
-        self.tune_start = 0
-        self.before_cputune: tuple[str, int, int] | None = None
-        self.cputune: Element | None = None
-        self.first_tune: Element | None = None
-        self.before_emulatorpin: tuple[str, int, int] | None = None
-        self.emulatorpin_at: Element | None = None
-        self.iothreadpins_at: dict[int, Element] = {}
+        self.tunes: list[Place] = []
+        """The children of `<cputune>`."""
+        self.text: list[str] = []
+        self.silent = _bounds(data, LONG_SECTIONS - sections)
+        if "devices" in self.silent and 0 <= data.find(b"</cputune") < self.silent["devices"][0]:
+            del self.silent["devices"]  # Mostly there is `nothing_ahead` then, and a pause has a price too.
+        self.in_silence = ""
+        """The section that is being passed over."""
+        self.start, self.end = self.handlers()
+
+    def close(self) -> None:
+        """Let go of the parser: its handlers hold it and this reader, for as long as no garbage collector comes."""
+        parser = self.parser
+        parser.StartElementHandler = parser.EndElementHandler = parser.CharacterDataHandler = None
+        parser.StartDoctypeDeclHandler = parser.XmlDeclHandler = None
+        self.__dict__.clear()
 
     def parse(self) -> None:
         if len(self.data) > LARGEST:
@@ -203,13 +244,13 @@ class _DomainReader:
             ) from None
 
     def feed(self) -> None:
-        """Give expat the document, with a pause before each end tag of a section that is passed over in silence."""
+        """Give expat the document, with a pause before the end tag of each section that may be passed over."""
         rest, position = memoryview(self.data), 0
-        for end in sorted(self.silent.values()):
+        for name, (_, end) in sorted(self.silent.items(), key=lambda item: item[1][1]):
             self.parser.Parse(rest[position:end], False)
-            if self.in_silence:
-                self.in_silence, self.parser.EndElementHandler = False, self.end_inside
             position = end
+            if self.in_silence == name:
+                self.end_silence(name)
         self.parser.Parse(rest[position:], True)
 
     def refuse(self, what: str, hint: str) -> NoReturn:
@@ -241,69 +282,103 @@ class _DomainReader:
     def start_domain(self, attributes: Attributes) -> None:
         self.root = attributes
         self.root_start = self.parser.CurrentByteIndex
-        self.parser.StartElementHandler = self.start_child
-        self.parser.EndElementHandler = self.end_domain
+        self.parser.StartElementHandler, self.parser.EndElementHandler = self.start, self.end
 
-    def end_domain(self, _name: str) -> None:
+    def end_domain(self) -> None:
         """Only comments may follow the root."""
 
     # -- children of <domain> -----------------------------------------------------------------------------------------
 
-    def start_child(self, name: str, attributes: Attributes) -> None:
-        parser = self.parser
-        self.child, self.child_start = name, parser.CurrentByteIndex
-        if name in TEXTS and name not in self.texts:
-            self.text = []
-            parser.CharacterDataHandler = self.text.append
-            if name == "vcpu":
-                self.read_vcpu(attributes)
-        if name in self.silent:
-            self.in_silence, parser.StartElementHandler, parser.EndElementHandler = True, None, None
-            return
-        parser.StartElementHandler = getattr(self, SECTIONS.get(name, "start_other"))
-        parser.EndElementHandler = self.end_tune if name == "cputune" else self.end_inside
-
-    def end_child(self) -> None:
-        name, parser = self.child, self.parser
-        parser.StartElementHandler = self.start_child
-        parser.EndElementHandler = self.end_domain
-        if name in TEXTS and name not in self.texts:
-            parser.CharacterDataHandler = None
-            self.texts[name] = "".join(self.text)
-        if name == "cputune":
-            if self.cputune:
-                self.refuse("two <cputune>", "libvirt takes one: merge them")
-            self.cputune = Element(name, self.child_start, parser.CurrentByteIndex)
-            if self.nothing_ahead():
-                parser.StartElementHandler = parser.EndElementHandler = None
-        elif name in AHEAD_OF_CPUTUNE:
-            before = self.before_cputune
-            if not before or AHEAD_OF_CPUTUNE[name] >= AHEAD_OF_CPUTUNE[before[0]]:
-                self.before_cputune = name, self.child_start, parser.CurrentByteIndex
-
-    def nothing_ahead(self) -> bool:
-        """Whether no element that is looked for can follow, nowhere in the rest of the document."""
-        position = self.parser.CurrentByteIndex
-        tags = (*OF_INTEREST, *[b"<" + name.encode() for name in self.sections])
-        return all(self.data.find(tag, position) < 0 for tag in tags)
-
-    def quick_handlers(self) -> tuple[Callable[[str, Attributes], None], Callable[[str], None]]:
-        """What is called for most elements: to go past one that nobody asks for, and to leave any.
+    def handlers(self) -> tuple[Callable[[str, Attributes], None], Callable[[str], None]]:
+        """What is called for the start and the end of an element, at any depth below `<domain>`.
 
         Closures: a call of a bound method takes half as long again, on every element of a document.
         """
-        inside, push, pop, end_child = self.inside, self.inside.append, self.inside.pop, self.end_child
+        parser, inside, push, pop = self.parser, self.inside, self.inside.append, self.inside.pop
+        child_start, highest = 0, 0
 
-        def start_other(name: str, _attributes: Attributes) -> None:
+        def start(name: str, attributes: Attributes) -> None:
+            nonlocal child_start
+            if not inside:
+                child_start = parser.CurrentByteIndex
+                if name in SECTIONS:
+                    SECTIONS[name](self, name, attributes)
             push(name)
 
-        def end_inside(_name: str) -> None:
+        def end(name: str) -> None:
+            nonlocal highest
+            if not inside:
+                self.end_domain()
+                return
+            pop()
             if inside:
-                pop()
-            else:
-                end_child()
+                return
+            rank = AHEAD_OF_CPUTUNE.get(name, -1)
+            if rank >= highest:
+                highest, self.before_cputune = rank, (name, child_start, parser.CurrentByteIndex)
+            if name in SECTIONS:
+                self.end_section((name, child_start, parser.CurrentByteIndex))
 
-        return start_other, end_inside
+        return start, end
+
+    def end_section(self, place: Place) -> None:
+        """Back to what is called for any element."""
+        parser, name = self.parser, place[0]
+        if name in TEXTS:
+            parser.CharacterDataHandler = None
+            self.texts.setdefault(name, "".join(self.text))
+            return
+        parser.StartElementHandler = self.start
+        if name == "cputune":
+            parser.EndElementHandler = self.end
+            if self.cputune:
+                self.refuse("two <cputune>", "libvirt takes one: merge them")
+            self.cputune = place
+            if self.nothing_ahead():
+                parser.StartElementHandler = parser.EndElementHandler = None
+
+    def nothing_ahead(self) -> bool:
+        """Whether no element that is looked for can follow, nowhere in the rest of the document."""
+        if "name" not in self.texts or "uuid" not in self.texts:
+            return False
+        position = self.parser.CurrentByteIndex
+        tags = (*OF_INTEREST, *[b"<" + name.encode() for name in self.sections])
+        return not [tag for tag in tags if self.data.find(tag, position) >= 0]
+
+    def start_text(self, name: str, attributes: Attributes) -> None:
+        if name not in self.texts:
+            self.text = []
+            self.parser.CharacterDataHandler = self.text.append
+            if name == "vcpu":
+                self.read_vcpu(attributes)
+
+    def start_section(self, name: str, _attributes: Attributes) -> None:
+        self.parser.StartElementHandler = getattr(self, f"start_in_{name}")
+
+    def start_long(self, name: str, attributes: Attributes) -> None:
+        if self.parser.CurrentByteIndex != self.silent.get(name, (-1, -1))[0]:
+            self.start_section(name, attributes)
+            return
+        self.in_silence = name
+        self.parser.StartElementHandler = self.parser.EndElementHandler = None
+
+    def end_silence(self, section: str) -> None:
+        """Look for the end of `section`, from where it may be; only other elements of its name count."""
+        parser, inner = self.parser, []
+
+        def start(name: str, _attributes: Attributes) -> None:
+            if name == section:
+                inner.append(name)
+
+        def end(name: str) -> None:
+            if name == section and inner:
+                inner.pop()
+            elif name == section:
+                parser.EndElementHandler = self.end
+                self.end(name)
+
+        self.in_silence = ""
+        parser.StartElementHandler, parser.EndElementHandler = start, end
 
     def read_vcpu(self, attributes: Attributes) -> None:
         self.vcpu = attributes
@@ -311,19 +386,19 @@ class _DomainReader:
             self.cpuset = self.cpus("vcpu", "cpuset", attributes)
 
     def start_in_vcpus(self, name: str, attributes: Attributes) -> None:
-        if name == "vcpu" and not self.inside:
+        if name == "vcpu" and len(self.inside) == 1:
             self.enabled = self.enabled or set()
             if attributes.get("enabled") == "yes":
                 self.enabled.add(self.number(name, "id", attributes))
         self.inside.append(name)
 
     def start_in_iothreadids(self, name: str, attributes: Attributes) -> None:
-        if name == "iothread" and not self.inside:
+        if name == "iothread" and len(self.inside) == 1:
             self.iothread_ids.append(self.number(name, "id", attributes))
         self.inside.append(name)
 
     def start_in_devices(self, name: str, attributes: Attributes) -> None:
-        if name == "interface" and not self.inside:
+        if name == "interface" and len(self.inside) == 1:
             self.interfaces.add(attributes.get("type", ""))
         self.inside.append(name)
 
@@ -331,38 +406,36 @@ class _DomainReader:
         """Nova's: `<nova:flavor name>` in `<nova:instance>`, `<nova:project uuid>` in `<nova:owner>` in that."""
         if name.startswith(NOVA):
             local, parents = name.rpartition(" ")[2], len(self.inside)
-            if local == "flavor" and parents == 1:
+            if local == "flavor" and parents == 2:
                 self.nova.setdefault("flavor", attributes.get("name", ""))
-            elif local == "project" and parents == 2 and self.inside[1].endswith(" owner"):
+            elif local == "project" and parents == 3 and self.inside[2].endswith(" owner"):
                 self.nova.setdefault("project", attributes.get("uuid", ""))
         self.inside.append(name)
 
     # -- children of <cputune> ----------------------------------------------------------------------------------------
 
-    def start_tune(self, name: str, attributes: Attributes) -> None:
-        if not self.inside:
-            self.tune_start = self.parser.CurrentByteIndex
-            read = TUNES.get(name)
-            if read:
-                read(self, attributes)
-        self.inside.append(name)
+    def start_cputune(self, _name: str, _attributes: Attributes) -> None:
+        parser, tunes = self.parser, self.tunes
+        tune_start, depth = 0, 0
 
-    def end_tune(self, name: str) -> None:
-        if not self.inside:
-            self.end_child()
-            return
-        self.inside.pop()
-        if self.inside:
-            return
-        place = name, self.tune_start, self.parser.CurrentByteIndex
-        if not self.first_tune:
-            self.first_tune = Element(*place)
-        if name in AHEAD_OF_EMULATORPIN:
-            self.before_emulatorpin = place
-        elif name == "emulatorpin":
-            self.emulatorpin_at = Element(*place)
-        elif name == "iothreadpin":
-            self.iothreadpins_at[next(reversed(self.iothreadpins))] = Element(*place)
+        def start(name: str, attributes: Attributes) -> None:
+            nonlocal tune_start, depth
+            if not depth:
+                tune_start = parser.CurrentByteIndex
+                if name in TUNES:
+                    TUNES[name](self, attributes)
+            depth += 1
+
+        def end(name: str) -> None:
+            nonlocal depth
+            if not depth:
+                self.end(name)
+                return
+            depth -= 1
+            if not depth:
+                tunes.append((name, tune_start, parser.CurrentByteIndex))
+
+        parser.StartElementHandler, parser.EndElementHandler = start, end
 
     def read_vcpupin(self, attributes: Attributes) -> None:
         vcpu = self.number("vcpupin", "vcpu", attributes)
@@ -436,15 +509,7 @@ class _DomainReader:
             frozenset(self.interfaces) if "devices" in self.sections else None,
             self.nova.get("flavor"),
             self.nova.get("project"),
-            Layout(
-                self.root_start,
-                self.before_cputune and Element(*self.before_cputune),
-                self.cputune,
-                self.first_tune,
-                self.before_emulatorpin and Element(*self.before_emulatorpin),
-                self.emulatorpin_at,
-                self.iothreadpins_at,
-            ),
+            Layout(self.root_start, self.before_cputune, self.cputune, tuple(self.tunes)),
         )
 
     def uuid(self) -> str | None:
@@ -486,9 +551,9 @@ class _StatusReader(_DomainReader):
         if name != "domstatus":
             self.refuse(f"the root element is <{name}>, not <domstatus>", "is this one of libvirt's status files?")
         self.wrapping = attributes
-        self.end_domain(name)
+        self.end_domain()
 
-    def end_domain(self, _name: str) -> None:
+    def end_domain(self) -> None:
         self.parser.StartElementHandler = self.start_in_domstatus
         self.parser.EndElementHandler = self.end_in_domstatus
 
@@ -511,14 +576,18 @@ class _StatusReader(_DomainReader):
         return Status(pid, self.wrapping.get("state", ""), self.vcpu_tids, self.domain())
 
 
-SECTIONS = {
-    "metadata": "start_in_metadata",
-    "vcpus": "start_in_vcpus",
-    "iothreadids": "start_in_iothreadids",
-    "cputune": "start_tune",
-    "devices": "start_in_devices",
+SECTIONS: dict[str, Callable[[_DomainReader, str, Attributes], None]] = {
+    "name": _DomainReader.start_text,
+    "uuid": _DomainReader.start_text,
+    "vcpu": _DomainReader.start_text,
+    "iothreads": _DomainReader.start_text,
+    "metadata": _DomainReader.start_long,
+    "devices": _DomainReader.start_long,
+    "vcpus": _DomainReader.start_section,
+    "iothreadids": _DomainReader.start_section,
+    "cputune": _DomainReader.start_cputune,
 }
-"""The children of `<domain>` with something of interest inside, and who reads it."""
+"""The children of `<domain>` with something of interest inside, and what starts reading it."""
 
 TUNES: dict[str, Callable[[_DomainReader, Attributes], None]] = {
     "vcpupin": _DomainReader.read_vcpupin,
@@ -533,17 +602,23 @@ def _number(text: str) -> int | None:
     return int(text) if text.isascii() and text.isdigit() and len(text) < 12 else None
 
 
-def _ends_of_unique(data: bytes, names: Iterable[str]) -> dict[str, int]:
-    """Where the end tag of each of `names` is, if its start and its end occur once each in the bytes of `data`.
+def _bounds(data: bytes, names: Iterable[str]) -> dict[str, tuple[int, int]]:
+    """Of the first element of each of `names`: where its start tag and the first end tag of that name seem to be.
 
-    Only such an element can be passed over in silence: it has no other of its name inside or beside it, so once its
-    start was seen, that end is its own, and everything between is inside.
+    Only where the start tag is spelled `<metadata>`, which has an end tag, and no other start tag of that name seems to
+    be between the two places. So if the parser finds the start where it is said to be, then at the other place, be it
+    in a comment, that element and no other of its name is open: neither a start nor an end tag of that name can be in
+    between, since each would be spelled as was searched for. (A name in a namespace is another name; encodings that
+    are not a superset of ASCII are refused.)
     """
     found = {}
     for name in names:
         opening, closing = b"<" + name.encode(), b"</" + name.encode()
-        if data.count(opening) == 1 and data.count(closing) == 1:
-            found[name] = data.index(closing)
+        start = data.find(opening)
+        end = data.find(closing, start)
+        spelled = data[start : start + len(opening) + 1] == opening + b">"
+        if spelled and start < end and data.find(opening, start + 1, end) < 0:
+            found[name] = start, end
     return found
 
 

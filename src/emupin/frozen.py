@@ -41,6 +41,9 @@ class Frozen:
                     wrong.append(name)
         if wrong or len(args) > len(fields):
             raise TypeError(f"{type(self).__name__}: wrong or missing fields: {', '.join(wrong) or 'too many'}")
+        ordered = {name: values[name] for name in fields}  # Whoever takes the values takes them in this order.
+        values.clear()
+        values.update(ordered)
 
     def __setattr__(self, name: str, value: Any) -> None:
         raise AttributeError(f"{type(self).__name__} is immutable")

@@ -19,12 +19,8 @@ if TYPE_CHECKING:
     from types import FrameType, TracebackType
     from typing import NoReturn
 
-    from emupin.claims import Ledger
-    from emupin.domain import Domain
-    from emupin.host import Host
-    from emupin.plan import Plan
+    from emupin.decision import Decision
     from emupin.policy import Policy
-    from emupin.situation import Others
     from emupin.splice import Edit
 else:
     import _signal  # `signal` brings `enum` with it, a third of the hook's start-up time.
@@ -48,21 +44,6 @@ class Call(Frozen):
     root: str
     name: str
     operation: str
-
-
-class Decision(Frozen):
-    """What was decided for one domain XML, and from what."""
-
-    data: bytes
-    guest: Domain
-    host: Host
-    topology: str
-    """The digest of the host's snapshot."""
-    others: Others
-    policy: Policy
-    plan: Plan
-    warnings: tuple[str, ...]
-    """The plan's, and what is wrong with the policy file itself."""
 
 
 class _Progress:
@@ -106,8 +87,11 @@ def serve(call: Call) -> bytes:
     if found.policy is None:
         return b""
     _set_refuses(call, found.policy.on_failure)
-    decision = _Progress.decision = _decide(call, found.policy, found.problems)
-    for warning in decision.plan.warnings:
+    from emupin.decision import decide
+
+    source = f"domain XML of {call.name}"
+    decision = _Progress.decision = decide(call.root, found.policy, _read_stdin(), source, found.problems)
+    for warning in decision.warnings[len(found.problems) :]:
         audit.log(call.root, f"{call.name}: {warning}", trouble=True)
     if decision.plan.rule is None:
         if decision.plan.warnings:
@@ -123,60 +107,12 @@ def _set_refuses(call: Call, on_failure: str) -> None:
     _Progress.refuses = on_failure == "refuse" and call.operation not in NEVER_REFUSED
 
 
-def _decide(call: Call, policy: Policy, problems: tuple[str, ...]) -> Decision:
-    from emupin import domain, host
-    from emupin.claims import Ledger
-    from emupin.plan import plan
-    from emupin.situation import cpus_that_matter
-
-    data = _read_stdin()
-    guest = domain.read(data, f"domain XML of {call.name}", policy.sections())
-    facts = host.read_cached(call.root)
-    with Ledger(call.root, policy) as ledger:
-        others = ledger.others(guest.uuid, cpus_that_matter(guest, policy, facts))
-        decided = plan(guest, policy, facts, others)
-        _hold(call, ledger, guest, decided)
-    topology = _keep_topology(call, facts)
-    return Decision(data, guest, facts, topology, others, policy, decided, problems + decided.warnings)
-
-
-def _keep_topology(call: Call, facts: Host) -> str:
-    """Keep what the host looked like, for those who decide again later; its digest."""
-    from emupin.digest import hex_digest
-    from emupin.host import canonical
-    from emupin.kept import TOPOLOGIES_KEPT, keep
-
-    data = canonical(facts)
-    digest = hex_digest(data)
-    try:
-        keep(call.root, TOPOLOGIES_KEPT, f"{digest}.json", data)
-    except OSError as error:
-        audit.log(call.root, f"{error.filename}: {error.strerror}; the topology is not kept for replay", trouble=True)
-    return digest
-
-
-def _hold(call: Call, ledger: Ledger, guest: Domain, decided: Plan) -> None:
-    """Note who has which CPU, before anybody acts on it. Raises HostError where a dedicated CPU cannot be noted."""
-    if guest.uuid is None:
-        raise HostError(f"guest {call.name}", "its domain XML has no <uuid>", "libvirt always gives one")
-    if decided.cpus is None:
-        ledger.release(guest.uuid)
-    else:
-        ledger.claim(guest.uuid, decided.cpus, decided.dedicated)
-    try:
-        ledger.save()
-    except HostError as error:
-        if decided.dedicated:
-            raise
-        audit.log(call.root, f"{call.name}: {error}", trouble=True)
-
-
 def _release(call: Call, policy: Policy | None) -> None:
     """The guest is gone: its CPUs are free."""
-    from emupin import domain
     from emupin.claims import Ledger
+    from emupin.domain import read
 
-    guest = domain.read(_read_stdin(), f"domain XML of {call.name}", frozenset())
+    guest = read(_read_stdin(), f"domain XML of {call.name}", frozenset())
     with Ledger(call.root, policy) as ledger:
         ledger.release(guest.uuid or "")
         ledger.save()

@@ -15,6 +15,8 @@ from emupin.situation import Others, Situation, vcpu_cpus
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from emupin.domain import Domain
     from emupin.host import Host
     from emupin.policy import Placement, Policy, Rule
@@ -84,9 +86,7 @@ def plan(guest: Domain, policy: Policy, host: Host | None, others: Others = NOBO
 def _arrivals(guest: Domain, others: Others) -> tuple[str, ...]:
     """The guest's vCPUs may come to a CPU that another guest's emulator has: orchestrators do not know of us."""
     taken = {**others.shared, **others.dedicated}
-    both = vcpu_cpus(guest) & taken.keys()
-    if not both:
-        return ()
+    both = vcpu_cpus(guest) & taken.keys() if taken else ()
     return tuple(
         f"CPU {cpu} runs a vCPU of this guest, and has the emulator threads of guest {taken[cpu]}"
         for cpu in sorted(both)
@@ -122,11 +122,16 @@ def _try(placement: Placement, situation: Situation) -> Attempt:
     if choice.cpus is None:
         return Attempt(placement, None, choice.problem)
     warnings = []
-    for name, check in CHECKS.items():
-        level = situation.rule.checks[name]
-        complaint = None if level == OFF else check(choice.cpus, situation)
+    for _, level, complaint in outcomes(choice.cpus, situation):
         if complaint and level == ERROR:
             return Attempt(placement, choice.cpus, complaint)
         if complaint and level == WARN:
             warnings.append(f"{placement.text}: {complaint}")
     return Attempt(placement, choice.cpus, None, tuple(warnings))
+
+
+def outcomes(cpus: Cpus, situation: Situation) -> Iterator[tuple[str, str, str | None]]:
+    """Each check's name, its level, and its complaint about `cpus`, if any; one that is off is not asked."""
+    for name, check in CHECKS.items():
+        level = situation.rule.checks[name]
+        yield name, level, None if level == OFF else check(cpus, situation)

@@ -19,6 +19,8 @@ from emupin.frozen import Frozen
 from emupin.kept import POLICIES_KEPT, keep, place
 from emupin.policy import Policy
 
+LAST_GOOD = f"{STATE}/last-good"
+
 FORMAT = (__version__, sys.hexversion)
 """What a compiled policy must have been written by: marshal's format follows the interpreter."""
 
@@ -55,7 +57,7 @@ def _last_good(root: str, problem: str) -> Found:
     """The policy that was valid last, with the `problem` of the present one."""
     problem += " (the last good policy stays in force)"
     try:
-        name = os.fsdecode(read_bytes(f"{root}{STATE}/last-good")).strip()
+        name = os.fsdecode(read_bytes(root + LAST_GOOD)).strip()
         path = place(root, POLICIES_KEPT, os.path.basename(name))
         found = _load(root, read_trusted(path), path)
         return found.replace(problems=(problem, *found.problems))
@@ -68,22 +70,38 @@ def _last_good(root: str, problem: str) -> Found:
 def _load(root: str, source: bytes, path: str) -> Found:
     """The policy that `source` spells, from its compiled form where there is one. Raises PolicyError."""
     digest = hex_digest(source)
-    compiled = f"{root}{RUN}/policy-{digest}"
+    compiled, name = f"{root}{RUN}/policy-{digest}", digest + os.path.splitext(path)[1]
+    policy = _read_compiled(compiled)
+    if policy and _is_kept(root, name):
+        return Found(policy)
+    policy = policy or _compile(source, path)
     try:
-        written_by, plain = marshal.loads(read_trusted(compiled))
-        if written_by == FORMAT:
-            return Found(Policy.from_plain(plain))
-    except (OSError, PolicyError, EOFError, ValueError, TypeError):
-        pass  # Not compiled yet, or torn, or not to be trusted: the source says the same.
-    policy = _compile(source, path)
-    problems = []
-    try:
-        _keep(root, source, digest, os.path.splitext(path)[1])
+        keep(root, POLICIES_KEPT, name, source)
+        replace_file(root + LAST_GOOD, name.encode() + b"\n")
         make_private_folder(root + RUN)
         replace_file(compiled, marshal.dumps((FORMAT, policy.to_plain())))
     except OSError as error:
-        problems = [f"{error.filename}: {error.strerror}; the policy is compiled anew each time until this is mended"]
-    return Found(policy, tuple(problems))
+        problem = f"{error.filename}: {error.strerror}; the policy is compiled anew each time until this is mended"
+        return Found(policy, (problem,))
+    return Found(policy)
+
+
+def _read_compiled(path: str) -> Policy | None:
+    """None where it is not there, torn, another version's or not to be trusted: the source says the same."""
+    try:
+        written_by, plain = marshal.loads(read_trusted(path))
+        return Policy.from_plain(plain) if written_by == FORMAT else None
+    except (OSError, PolicyError, EOFError, ValueError, TypeError):
+        return None
+
+
+def _is_kept(root: str, name: str) -> bool:
+    """Whether the policy `name` is kept, and known as the last good one."""
+    try:
+        last_good = os.fsdecode(read_bytes(root + LAST_GOOD)).strip()
+    except OSError:
+        return False
+    return last_good == name and os.path.exists(place(root, POLICIES_KEPT, name))
 
 
 def _compile(source: bytes, path: str) -> Policy:
@@ -95,10 +113,3 @@ def _compile(source: bytes, path: str) -> Policy:
     from emupin.policyfile import compile_policy
 
     return compile_policy(source, path)
-
-
-def _keep(root: str, source: bytes, digest: str, suffix: str) -> None:
-    """Make `source` the last good policy. Raises OSError."""
-    name = digest + suffix
-    keep(root, POLICIES_KEPT, name, source)
-    replace_file(f"{root}{STATE}/last-good", name.encode() + b"\n")

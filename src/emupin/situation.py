@@ -44,11 +44,8 @@ def pins(guest: Domain) -> list[tuple[int, Cpus | None]]:
 
     A vCPU that is not plugged in counts only with a pin of its own: it will run there once it is.
     """
-    return [
-        (vcpu, guest.vcpu_cpus(vcpu))
-        for vcpu in range(guest.vcpus)
-        if vcpu not in guest.offline or vcpu in guest.vcpupins
-    ]
+    own, floating, offline = guest.vcpupins, guest.floating, guest.offline
+    return [(vcpu, own.get(vcpu, floating)) for vcpu in range(guest.vcpus) if vcpu not in offline or vcpu in own]
 
 
 def vcpu_cpus(guest: Domain) -> Cpus:
@@ -58,9 +55,9 @@ def vcpu_cpus(guest: Domain) -> Cpus:
 
 def cpus_that_matter(guest: Domain, policy: Policy, host: Host | None) -> Cpus:
     """The CPUs that a decision for `guest` may name or look at: of the others, only what lies on these is a fact."""
-    named = [policy.pool or frozenset(), vcpu_cpus(guest), guest.emulatorpin or frozenset()]
+    named = [policy.pool, vcpu_cpus(guest), guest.cpuset, guest.emulatorpin]
     named += [placement.cpus for rule in policy.rules for placement in rule.placement if placement.cpus]
-    cpus: Cpus = frozenset().union(*named)
+    cpus: Cpus = frozenset().union(*filter(None, named))
     return cpus if host is None else cpus.union(*(host.siblings(cpu) for cpu in cpus))
 
 

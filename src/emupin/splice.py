@@ -48,7 +48,8 @@ def edits(data: bytes, domain: Domain, emulator: frozenset[int], follow: bool = 
     layout, cpus = domain.layout, cpuset.format(emulator).encode()
     wanted = [(EMULATOR, domain.emulatorpin, layout.emulatorpin)]
     if follow:
-        wanted += [(each, domain.iothreadpins.get(each), layout.iothreadpins.get(each)) for each in domain.iothreads]
+        places = layout.iothreadpins(domain.iothreadpins)
+        wanted += [(each, domain.iothreadpins.get(each), places.get(each)) for each in domain.iothreads]
     changes: list[Edit] = []
     ahead, missing = None, []
     for thread, pin, element in wanted:

@@ -1,0 +1,83 @@
+"""One decision on a live host: from what, what came of it, and the claim that goes with it.
+
+The hook and `emupin apply` decide here; what they do with the decision differs.
+"""
+
+from __future__ import annotations
+
+from emupin.claims import Ledger
+from emupin.digest import hex_digest
+from emupin.domain import read
+from emupin.errors import HostError
+from emupin.frozen import Frozen
+from emupin.host import canonical, read_cached
+from emupin.kept import TOPOLOGIES_KEPT, keep
+from emupin.plan import plan
+from emupin.situation import cpus_that_matter
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from emupin.domain import Domain
+    from emupin.host import Host
+    from emupin.plan import Plan
+    from emupin.policy import Policy
+    from emupin.situation import Others
+
+
+class Decision(Frozen):
+    """What was decided for one domain XML, and from what."""
+
+    data: bytes
+    guest: Domain
+    host: Host
+    topology: str
+    """The digest of the host's snapshot."""
+    others: Others
+    policy: Policy
+    plan: Plan
+    warnings: tuple[str, ...]
+    """The plan's, and what is wrong with the policy file itself or could not be kept."""
+
+
+def decide(root: str, policy: Policy, data: bytes, source: str, problems: tuple[str, ...]) -> Decision:
+    """Decide for the guest whose domain XML is `data`, and claim its CPUs before anybody acts on it.
+
+    Raises DomainError, HostError: where a dedicated CPU cannot be claimed, too. Other claims only guide the next
+    decisions: if one cannot be written, that is a warning.
+    """
+    guest = read(data, source, policy.sections())
+    host = read_cached(root)
+    with Ledger(root, policy) as ledger:
+        others = ledger.others(guest.uuid, cpus_that_matter(guest, policy, host))
+        decided = plan(guest, policy, host, others)
+        problems += _claim(ledger, guest, decided)
+    topology, unkept = _keep_topology(root, host)
+    return Decision(data, guest, host, topology, others, policy, decided, problems + unkept + decided.warnings)
+
+
+def _claim(ledger: Ledger, guest: Domain, decided: Plan) -> tuple[str, ...]:
+    """Note who has which CPU; what went wrong with it."""
+    if guest.uuid is None:
+        raise HostError(f"guest {guest.name}", "its domain XML has no <uuid>", "libvirt always gives one")
+    if decided.cpus is None:
+        ledger.release(guest.uuid)
+    else:
+        ledger.claim(guest.uuid, decided.cpus, decided.dedicated)
+    try:
+        ledger.save()
+    except HostError as error:
+        if decided.dedicated:
+            raise
+        return (str(error),)
+    return ()
+
+
+def _keep_topology(root: str, host: Host) -> tuple[str, tuple[str, ...]]:
+    """Keep what the host looks like, for `audit replay`: its digest, and what went wrong."""
+    data = canonical(host)
+    digest = hex_digest(data)
+    try:
+        keep(root, TOPOLOGIES_KEPT, f"{digest}.json", data)
+    except OSError as error:
+        return digest, (f"{error.filename}: {error.strerror}; the topology is not kept for replay",)
+    return digest, ()
