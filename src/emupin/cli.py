@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 import signal
+import sys
+from importlib import import_module
 from typing import TYPE_CHECKING
 
 from emupin import __version__, streams
@@ -13,13 +15,15 @@ from emupin.interruption import InterruptedBySignal
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+COMMANDS = ("rewrite", "explain", "policy", "host", "status", "apply", "audit", "doctor")
+"""In the order of the help, each a module of `emupin.commands`."""
+
 BY_SIGNAL = 128
 """Added to a signal's number: the status that a shell shows for a process that the signal ended."""
 
 
-def parser() -> argparse.ArgumentParser:
-    from emupin.commands import host, policy, rewrite
-
+def parser(named: str = "") -> argparse.ArgumentParser:
+    """For the command `named` alone, where there is one: each brings modules of its own."""
     top = argparse.ArgumentParser(
         prog="emupin",
         description="Keeps the emulator threads of libvirt QEMU guests where a policy wants them.",
@@ -27,8 +31,8 @@ def parser() -> argparse.ArgumentParser:
     )
     top.add_argument("--version", action="version", version=f"emupin {__version__}")
     commands = top.add_subparsers(metavar="COMMAND", required=True)
-    for command in (rewrite, policy, host):
-        command.add_parser(commands)
+    for command in (named,) if named in COMMANDS else COMMANDS:
+        import_module(f"emupin.commands.{command}").add_parser(commands)
     return top
 
 
@@ -36,11 +40,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; its exit status. The one place where an EmupinError becomes a line on stderr."""
     streams.occupy_closed()
     try:
-        args = parser().parse_args(argv)
+        words = sys.argv[1:] if argv is None else argv
+        args = parser(words[0] if words else "").parse_args(words)
         status: int = args.run(args)
         streams.flush()
     except EmupinError as error:
         streams.say(str(error))
+        return 2
+    except ImportError as error:
+        if not (error.name or "").startswith("emupin"):
+            raise
+        streams.say(f"emupin: {error}: the installation is damaged; run install.sh again")
         return 2
     except BrokenPipeError:
         streams.abandon_stdout()

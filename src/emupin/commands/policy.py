@@ -1,4 +1,4 @@
-"""`emupin policy`: validate the policy file, or print the policy as the engine understands it."""
+"""`emupin policy`: validate the policy file, print the policy as the engine understands it, or try it on guests."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import os
 from typing import TYPE_CHECKING
 
 from emupin import streams
+from emupin.commands import policytest
 from emupin.errors import PolicyError
 from emupin.files import POLICIES, root_from_environment
 from emupin.policyfile import compile_policy, default_path, problems
@@ -18,13 +19,14 @@ if TYPE_CHECKING:
 
 
 def add_parser(subparsers: Subparsers) -> None:
-    parser = subparsers.add_parser("policy", help="check the policy file or print what it means")
+    parser = subparsers.add_parser("policy", help="check the policy file, print what it means, or try it on guests")
     actions = parser.add_subparsers(metavar="ACTION", required=True)
     checker = actions.add_parser("check", help="validate: status 0, 1 if it is not valid, 2 if it cannot be read")
     checker.set_defaults(run=check)
     shower = actions.add_parser("show", help="print the effective policy, with every default spelled out")
     shower.add_argument("--json", action="store_true", help="as JSON instead of YAML")
     shower.set_defaults(run=show)
+    policytest.add_parser(actions)
     for action in (checker, shower):
         action.add_argument("--policy", metavar="FILE", help=f"instead of {POLICIES[0]} or policy.json")
 

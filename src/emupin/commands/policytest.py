@@ -1,0 +1,101 @@
+"""`emupin policy test`: a policy tried on many guests, or compared with an older one."""
+
+from __future__ import annotations
+
+import argparse
+from typing import TYPE_CHECKING
+
+from emupin import batches, streams
+from emupin.commands import options
+from emupin.errors import EmupinError
+from emupin.facts import read_facts
+from emupin.trial import Side, Tally, Trial, summary
+
+if TYPE_CHECKING:
+    from emupin.rewriting import Batch
+
+EPILOG = """\
+stdout has a line for each guest: file, name, rule, placement, CPUs before -> after; with --json an object a line. With
+--against only those that would fare differently: other CPUs, or persist, iothreads or on_failure with another effect.
+A folder stands for every *.xml file below it. Other remarks, and how many guests each rule takes, go to stderr.
+
+Each guest is decided as if it were the only one to start: `dedicated` can give the same CPU to several of them. The
+guests that run on this machine, or did when `--host FILE` was recorded, keep what they hold.
+
+status: 0; 1 if no placement of some guest passes its checks, with --against instead if some guest fares differently;
+2 after an error. One bad file does not stop the others.
+"""
+
+
+def add_parser(actions: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    parser = actions.add_parser(
+        "test",
+        help="show which rule takes which guest, and what it would get",
+        description="Show which rule takes each guest, and what it would get.",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("files", nargs="+", metavar="FILE", help="domain XML files or folders; - is stdin")
+    parser.add_argument("--against", metavar="OLD", help="show only what changes between the policy in OLD and this")
+    parser.add_argument("--jobs", type=_count, metavar="N", help="processes (default: one for each CPU)")
+    options.add_policy(parser)
+    options.add_host(parser)
+    options.add_json(parser)
+    parser.set_defaults(run=run)
+
+
+def _count(text: str) -> int:
+    if not (text.isascii() and text.isdigit() and int(text) > 0):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number from 1 up")
+    return int(text)
+
+
+def run(args: argparse.Namespace) -> int:
+    """The exit status. Raises EmupinError where a policy or the host cannot be read."""
+    if "-" in args.files and len(args.files) > 1:
+        raise EmupinError("emupin policy test", "- (stdin) stands beside other files", "test it in a call of its own")
+    new = _side(args.policy, args.host)
+    old = _side(args.against, args.host) if args.against else None
+    total = _try(Trial(new, old, args.json), args.files, args.jobs or batches.cores())
+    if not total.files and not total.failed:
+        streams.say("no *.xml file there")
+    _sum_up(total, new, old is not None)
+    if total.failed:
+        return 2
+    return int(total.changed > 0 if old else total.troubled > 0)
+
+
+def _side(policy_path: str | None, host: str | None) -> Side:
+    policy = options.read_policy(policy_path)
+    return Side(policy, read_facts(host, policy))
+
+
+def _try(trial: Trial, files: list[str], jobs: int) -> Tally:
+    total, found, progress = Tally(), Tally(), batches.Progress()
+    for tally in batches.through(trial.batch, files, jobs, found.fail):
+        progress.clear()
+        _print(tally)
+        total.add(tally)
+        progress.show(f"{total.files:,} guests")
+    progress.clear()
+    _print(found)
+    total.add(found)
+    return total
+
+
+def _print(batch: Batch) -> None:
+    if batch.output:
+        streams.put(batch.output)
+    for remark in batch.remarks:
+        streams.say(remark)
+
+
+def _sum_up(total: Tally, new: Side, against: bool) -> None:
+    for remark in new.facts.remarks:
+        streams.say(remark)
+    if total.foreign:
+        more = f" (and {total.foreign - 1:,} more of the guests)" if total.foreign > 1 else ""
+        streams.say(f"{total.first_foreign}{more}")
+    for line in summary(total, new.policy, against):
+        streams.say(line)

@@ -1,0 +1,93 @@
+"""What a command decides from besides guest and policy: a host, and what other guests have of its CPUs."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+from emupin import cpuset, snapshot
+from emupin import host as machine
+from emupin.claims import Ledger
+from emupin.errors import EmupinError
+from emupin.files import LIBVIRT_RUN, root_from_environment
+from emupin.situation import Others
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from emupin.domain import Domain
+    from emupin.host import Host
+    from emupin.policy import Policy
+
+ALL_CPUS = frozenset(range(cpuset.HIGHEST + 1))
+
+
+@dataclass(frozen=True)
+class Facts:
+    """A host and its guests, as they are now or as they were recorded."""
+
+    host: Host | None
+    held: Others = field(default_factory=Others)
+    """What the guests of a recorded host had."""
+    ledger: Ledger | None = None
+    """The claims of a machine's running guests; None where there are none, or the host is a recorded one."""
+    remarks: tuple[str, ...] = ()
+    """What could not be found out."""
+
+    def others(self, guest: Domain) -> Others:
+        """What guests other than `guest` have."""
+        if guest.uuid not in self.known:
+            return self.of_all
+        if self.ledger:
+            return self.ledger.others(guest.uuid, ALL_CPUS)
+        return without(self.held, guest.uuid)
+
+    @cached_property
+    def of_all(self) -> Others:
+        return self.ledger.others(None, ALL_CPUS) if self.ledger else self.held
+
+    @cached_property
+    def known(self) -> frozenset[str]:
+        """The UUIDs of guests that have something, or had: for all others what guests have is the same."""
+        ledger, held = self.ledger, self.held
+        if ledger:
+            return frozenset(tenant.uuid for tenant in ledger.tenants.values()).union(ledger.claims, ledger.history)
+        return frozenset((*held.vcpus.values(), *held.dedicated.values(), *held.shared.values()))
+
+
+def without(held: Others, uuid: str | None) -> Others:
+    """What all but the guest `uuid` have; what its own emulator threads had is `previous`."""
+    own = frozenset(cpu for by_cpu in (held.dedicated, held.shared) for cpu in by_cpu if by_cpu[cpu] == uuid)
+    return Others(_foreign(held.vcpus, uuid), _foreign(held.dedicated, uuid), _foreign(held.shared, uuid), own or None)
+
+
+def _foreign(by_cpu: Mapping[int, str], uuid: str | None) -> dict[int, str]:
+    return {cpu: owner for cpu, owner in by_cpu.items() if owner != uuid}
+
+
+def read_facts(choice: str | None, policy: Policy) -> Facts:
+    """The facts that `--host` asks for: this machine's where it is not given, none at all for `none`.
+
+    Raises HostError.
+    """
+    if choice == "none":
+        return Facts(None)
+    if choice is None:
+        return of_machine(root_from_environment(), policy)
+    if os.path.isdir(choice):
+        return of_machine(choice.rstrip("/"), policy)
+    recorded = snapshot.read(choice)
+    return Facts(recorded.host, recorded.held)
+
+
+def of_machine(root: str, policy: Policy) -> Facts:
+    """The facts of the machine below `root`. Who may not look at its guests decides without them, and is told so."""
+    host = machine.read(root)
+    if not os.path.isdir(root + LIBVIRT_RUN):
+        return Facts(host)
+    try:
+        return Facts(host, ledger=Ledger.look(root, policy))
+    except EmupinError as error:
+        return Facts(host, remarks=(f"other guests are left out of account: {error}",))
