@@ -39,9 +39,11 @@ class Thread(Frozen):
     """emulator, vcpu, iothread, vhost or helper."""
     allowed: frozenset[int]
     """The CPUs of `Cpus_allowed_list`."""
+    number: int | None = None
+    """Of the vCPU or the iothread, where it is known."""
 
 
-def read_status_file(root: str, name: str) -> Status:
+def read_status_file(root: str, name: str, sections: frozenset[str] = frozenset()) -> Status:
     """libvirt's status XML of the running guest `name`, which has a process. Raises HostError, DomainError."""
     from emupin.domain import read_status
 
@@ -50,7 +52,7 @@ def read_status_file(root: str, name: str) -> Status:
         data = read_bytes(path)
     except OSError as error:
         raise HostError(path, f"cannot be read: {error.strerror}", "is the guest running?") from None
-    status = read_status(data, path, frozenset())
+    status = read_status(data, path, sections)
     if not status.pid:
         raise HostError(path, "names no process", "is the guest still starting?")
     return status
@@ -63,65 +65,79 @@ def check_process(root: str, pid: int, uuid: str) -> None:
         raise HostError(f"{root}/proc/{pid}", f"is not the guest {uuid}", "libvirt's status file is stale")
 
 
-def read_threads(root: str, pid: int, status: Status) -> list[Thread]:
+def read_threads(root: str, pid: int, status: Status, texts: dict[int, tuple[str, str]] | None = None) -> list[Thread]:
     """Every thread of process `pid`, and its vhost workers wherever the kernel has put them.
 
-    Threads that end meanwhile are left out. Raises HostError where there is no such process.
+    Threads that end meanwhile are left out. `texts` takes each one's folder in `/proc` and its `status` file, for who
+    wants more of it. Raises HostError where there is no such process.
     """
     try:
         tids = [int(tid) for tid in os.listdir(f"{root}/proc/{pid}/task")]
     except OSError as error:
         raise HostError(f"{root}/proc/{pid}/task", f"cannot be read: {error.strerror}", "is it running?") from None
     vcpus = {tid: vcpu for vcpu, tid in status.vcpu_tids.items()}
-    found = [thread for tid in tids if (thread := _read(root, f"/proc/{pid}/task/{tid}", tid, vcpus))]
+    found = [thread for tid in tids if (thread := _read(root, f"/proc/{pid}/task/{tid}", tid, vcpus, texts))]
     if all(thread.kind != VHOST for thread in found) and _has_vhost(root, pid):
-        found += _kernel_workers(root, pid)
+        found += _kernel_workers(root, pid, texts)
     return _tell_workers_apart(found)
 
 
-def _read(root: str, path: str, tid: int, vcpus: Mapping[int, int]) -> Thread | None:
+def _read(
+    root: str, path: str, tid: int, vcpus: Mapping[int, int], texts: dict[int, tuple[str, str]] | None
+) -> Thread | None:
     """The thread at `path`; None where it has ended."""
     try:
         status = os.fsdecode(read_bytes(f"{root}{path}/status"))
         groups = os.fsdecode(read_bytes(f"{root}{path}/cgroup"))
     except (FileNotFoundError, ProcessLookupError):
         return None
-    name = _field(status, "Name:")
-    return Thread(tid, name, _kind(name, groups, tid in vcpus), cpuset.parse(_field(status, "Cpus_allowed_list:")))
+    if texts is not None:
+        texts[tid] = path, status
+    name = field(status, "Name:")
+    kind, number = _kind(name, groups, vcpus.get(tid))
+    return Thread(tid, name, kind, cpuset.parse(field(status, "Cpus_allowed_list:")), number)
 
 
-def _field(status: str, key: str) -> str:
+def field(status: str, key: str) -> str:
     start = status.index(key) + len(key)
     return status[start : status.index("\n", start)].strip("\t ")
 
 
-def _kind(name: str, groups: str, is_vcpu: bool) -> str:
-    by_name = _kind_by_name(name)
+def _kind(name: str, groups: str, vcpu: int | None) -> tuple[str, int | None]:
+    """What a thread is, and of which vCPU or iothread; `vcpu` is what libvirt's status XML says."""
+    kind, number = _kind_by_name(name)
     for line in groups.splitlines():
         last = line.rpartition("/")[2]
         if last == "emulator":
-            return VHOST if by_name == VHOST else EMULATOR
+            return (VHOST if kind == VHOST else EMULATOR), None
         if _numbered(last, "vcpu"):
-            return HELPER if by_name == HELPER else VCPU
+            return (HELPER, None) if kind == HELPER else (VCPU, int(last[4:]))
         if _numbered(last, "iothread"):
-            return IOTHREAD
-    return VCPU if is_vcpu else by_name
+            return IOTHREAD, int(last[8:])
+    return (kind, number) if vcpu is None else (VCPU, vcpu)
 
 
 def _numbered(text: str, prefix: str) -> bool:
     return text.startswith(prefix) and text[len(prefix) :].isdigit()
 
 
-def _kind_by_name(name: str) -> str:
+def _kind_by_name(name: str) -> tuple[str, int | None]:
     if name in KERNEL_HELPERS:
-        return HELPER
+        return HELPER, None
     if name.startswith("vhost-"):
-        return VHOST
+        return VHOST, None
     if name.startswith(("CPU ", "ALL CPUs/")):
-        return VCPU
+        return VCPU, _number(name, "CPU ")
     if name == "worker":
-        return WORKER
-    return IOTHREAD if name.startswith("IO ") and name != "IO mon_iothread" else EMULATOR
+        return WORKER, None
+    if name.startswith("IO ") and name != "IO mon_iothread":
+        return IOTHREAD, _number(name, "IO iothread")
+    return EMULATOR, None
+
+
+def _number(name: str, prefix: str) -> int | None:
+    digits = name[len(prefix) :].partition("/")[0] if name.startswith(prefix) else ""
+    return int(digits) if digits.isascii() and digits.isdigit() else None
 
 
 def _tell_workers_apart(threads: list[Thread]) -> list[Thread]:
@@ -130,9 +146,11 @@ def _tell_workers_apart(threads: list[Thread]) -> list[Thread]:
     Both QEMU's main loop and an iothread call theirs `worker`. One that may be either's is left to the iothread: idle
     workers end after ten seconds, and a new one of the main loop inherits the right CPUs.
     """
-    owners = {thread.allowed for thread in threads if thread.kind == IOTHREAD}
+    owners = {thread.allowed: thread.number for thread in threads if thread.kind == IOTHREAD}
     return [
-        thread.replace(kind=IOTHREAD if thread.allowed in owners else EMULATOR) if thread.kind == WORKER else thread
+        thread.replace(kind=IOTHREAD if thread.allowed in owners else EMULATOR, number=owners.get(thread.allowed))
+        if thread.kind == WORKER
+        else thread
         for thread in threads
     ]
 
@@ -149,7 +167,7 @@ def _has_vhost(root: str, pid: int) -> bool:
     return False
 
 
-def _kernel_workers(root: str, pid: int) -> list[Thread]:
+def _kernel_workers(root: str, pid: int, texts: dict[int, tuple[str, str]] | None) -> list[Thread]:
     """Kernel threads named `vhost-PID`, as Linux before 6.4 has them, in whatever cgroup."""
     found = []
     for entry in _listed(f"{root}/proc"):
@@ -159,7 +177,7 @@ def _kernel_workers(root: str, pid: int) -> list[Thread]:
             except (FileNotFoundError, ProcessLookupError):
                 continue  # Ended meanwhile.
             if name == b"vhost-%d\n" % pid:
-                thread = _read(root, f"/proc/{entry}", int(entry), {})
+                thread = _read(root, f"/proc/{entry}", int(entry), {}, texts)
                 found += [thread.replace(kind=VHOST)] if thread else []
     return found
 
