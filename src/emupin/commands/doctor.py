@@ -1,0 +1,50 @@
+"""`emupin doctor`: what keeps the hook from working on this host, and the cure for each of it."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+
+from emupin import streams, terminal
+from emupin.commands import options
+from emupin.files import root_from_environment
+
+EPILOG = """\
+Nothing is changed. On a healthy host it says one line; --verbose shows every check, and those that could not be made:
+as an ordinary user there are more of these. A warning tells of a limit that the hook works with.
+
+status: 0 without problems, also with warnings; 1 with problems; 2 after an error.
+"""
+
+
+def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    parser = subparsers.add_parser(
+        "doctor",
+        help="find what keeps the hook from working, with the cures",
+        description="Find what keeps the hook from working on this host, with the cure for each of it.",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("--verbose", action="store_true", help="show every check, not only what is wrong")
+    options.add_json(parser)
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """The exit status. Raises EmupinError where stdout takes nothing."""
+    from emupin.doctor import report
+    from emupin.doctor.checkup import examine
+    from emupin.doctor.finding import LEVELS, PROBLEM
+    from emupin.doctor.machine import this_machine
+
+    findings = examine(this_machine(root_from_environment()))
+    if args.json:
+        counts = {level: report.count(findings, level) for level in LEVELS}
+        plain = {**counts, "findings": [dataclasses.asdict(finding) for finding in findings]}
+        streams.put((json.dumps(plain) + "\n").encode())
+    else:
+        colour = terminal.wants_colour()
+        terminal.put(report.render(findings, args.verbose, colour), colour)
+    return int(report.count(findings, PROBLEM) > 0)

@@ -1,0 +1,103 @@
+"""The policy file: there, one, trusted, valid; and what is in force where it is not."""
+
+from __future__ import annotations
+
+import marshal
+import os
+from typing import TYPE_CHECKING
+
+from emupin.digest import hex_digest
+from emupin.doctor.finding import Finding, ok, problem, warning
+from emupin.doctor.machine import unreadable
+from emupin.errors import PolicyError
+from emupin.files import POLICIES, RUN, STATE, read_trusted
+from emupin.policy import Policy
+from emupin.policyfile import compile_policy, default_path, problems
+from emupin.policystore import FORMAT
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from emupin.doctor.machine import Machine
+
+
+def in_force(machine: Machine) -> Policy | None:
+    """The policy that holds: the present one, or else the last good one. Raises HostError."""
+    try:
+        return _present(machine)
+    except PolicyError:
+        return _last_good(machine)
+
+
+def _present(machine: Machine) -> Policy | None:
+    """Raises PolicyError, HostError."""
+    path = default_path(machine.root)
+    return None if path is None else _use(machine, path)
+
+
+def _last_good(machine: Machine) -> Policy | None:
+    """The policy that the hook falls back to; None where there is none that it can use. Raises HostError."""
+    name = os.path.basename((machine.text(f"{STATE}/last-good") or "").strip())
+    path = machine.path(f"{STATE}/policies/{name}")
+    if not name or not os.path.exists(path):
+        return None
+    try:
+        return _use(machine, path)
+    except PolicyError:
+        return None
+
+
+def _use(machine: Machine, path: str) -> Policy:
+    """The policy in the file, as the hook gets at it: from its compiled form, if there is one. Raises as `_read`."""
+    source = _read(path)
+    return _compiled(machine, source) or compile_policy(source, path)
+
+
+def _compiled(machine: Machine, source: bytes) -> Policy | None:
+    """What the hook has made of `source` before; None where it would have to compile it."""
+    try:
+        written_by, plain = marshal.loads(read_trusted(machine.path(f"{RUN}/policy-{hex_digest(source)}")))
+        return Policy.from_plain(plain) if written_by == FORMAT else None
+    except (OSError, PolicyError, EOFError, ValueError, TypeError):
+        return None
+
+
+def _read(path: str) -> bytes:
+    """Raises PolicyError, HostError."""
+    try:
+        return read_trusted(path)
+    except FileNotFoundError:
+        raise PolicyError(path, "is a link that leads nowhere", "remove it, or mend it") from None
+    except OSError as error:
+        raise unreadable(path, error) from None
+
+
+def check_policy(machine: Machine) -> Iterator[Finding]:
+    """It is there and can be used. Raises HostError."""
+    try:
+        path = default_path(machine.root)
+        if path is None:
+            cure = f"copy {POLICIES[0]}.example to {POLICIES[0]} and edit it"
+            yield problem("there is no policy, so the hook does nothing", cure)
+            return
+        found = problems(_read(path), path)
+    except PolicyError as error:
+        found = [error]
+        path = error.where
+    yield from (problem(f"{error.where}: {error.what}", error.hint) for error in found)
+    if found:
+        yield _fallback(machine)
+    else:
+        yield ok(f"{path} is valid, and nobody else's to change")
+
+
+def _fallback(machine: Machine) -> Finding:
+    try:
+        if _present(machine):
+            cure = "mend that before: a boot or an update of emupin takes the compiled form away"
+            return warning("the policy, compiled before, is in force all the same", cure)
+    except PolicyError:
+        pass  # Not compiled before either.
+    if _last_good(machine):
+        return warning("the last good policy is in force instead", "mend the policy: it holds from the next start on")
+    return problem("and there is no last good policy: the hook does nothing", "mend the policy")

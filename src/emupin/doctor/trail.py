@@ -1,0 +1,184 @@
+"""The audit trail, its folders and the clock that dates it: writable, whole, up to date."""
+
+from __future__ import annotations
+
+import json
+import os
+import stat
+from datetime import datetime, timezone
+from typing import TYPE_CHECKING
+
+from emupin.claims import Ledger
+from emupin.doctor.finding import Finding, ok, problem, unknown, warning
+from emupin.doctor.machine import unreadable
+from emupin.files import AUDIT, POLICIES, RUN, STATE
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from emupin.doctor.machine import Machine
+
+TAIL = 1 << 18
+"""How much of the trail's end is looked at, in bytes."""
+LEAST_FREE = 16 << 20
+"""Bytes of free space from which on a disk is nearly full."""
+LEAST_INODES = 100
+SLACK = 60.0
+"""Seconds by which a clock may be off, or an entry late."""
+
+FOLDERS = {
+    os.path.dirname(AUDIT): "nothing is audited",
+    RUN: "CPUs cannot be claimed",
+    STATE: "no policy is kept for bad times",
+}
+"""What the hook writes to, and what is lost where it cannot."""
+
+
+def check_folders(machine: Machine) -> Iterator[Finding]:
+    """The hook can write, and there is room. Raises HostError."""
+    for folder, loss in FOLDERS.items():
+        yield _folder(machine, folder, loss)
+
+
+def _folder(machine: Machine, folder: str, loss: str) -> Finding:
+    place = folder
+    while (status := machine.status(place)) is None:
+        place = os.path.dirname(place)  # The hook makes what is missing.
+    path = machine.path(place)
+    if not stat.S_ISDIR(status.st_mode):
+        return problem(f"{path} is not a folder: {loss}", "move it away; the hook makes the folder")
+    if os.geteuid() and not os.access(path, os.W_OK):
+        return unknown(f"whether root can write to {path}", "run it as root")
+    if not os.access(path, os.W_OK):
+        return problem(f"{path} cannot be written to: {loss}", "is the file system read-only, or the folder immutable?")
+    if place == folder and status.st_mode & 0o022:
+        return problem(f"{path} is writable by others", f"`chmod 0700 {path}`")
+    return _room(machine, path, loss)
+
+
+def _room(machine: Machine, path: str, loss: str) -> Finding:
+    try:
+        disk = machine.disk(path)
+    except OSError as error:
+        raise unreadable(path, error) from None
+    free = disk.f_bavail * disk.f_frsize
+    if free == 0 or (disk.f_files and disk.f_favail == 0):
+        return problem(f"the file system of {path} is full: {loss}", "make room")
+    if free < min(LEAST_FREE, disk.f_blocks * disk.f_frsize // 10) or (disk.f_files and disk.f_favail < LEAST_INODES):
+        return warning(f"the file system of {path} is nearly full ({free >> 20} MiB left)", f"make room, else {loss}")
+    return ok(f"{path} is writable and has room")
+
+
+# -- the trail ---------------------------------------------------------------------------------------------------------
+
+
+def check_trail(machine: Machine) -> Iterator[Finding]:
+    """The trail is a private file of whole entries. Raises HostError."""
+    status, path = machine.status(AUDIT, follow=False), machine.path(AUDIT)
+    if status is None:
+        yield ok("there is no audit trail yet: nothing had to be decided")
+        return
+    if not stat.S_ISREG(status.st_mode):
+        yield problem(f"{path} is not a regular file, so nothing is written to it", "replace it by one")
+        return
+    yield from _secrecy(path, status)
+    if os.access(path, os.W_OK):
+        yield from _content(path, last_lines(machine))
+    elif os.geteuid():
+        yield unknown(f"whether {path} is whole", "run it as root")
+    else:
+        yield problem(f"{path} cannot be written to: nothing is audited", f"is it immutable? `lsattr {path}`")
+
+
+def _secrecy(path: str, status: os.stat_result) -> Iterator[Finding]:
+    if status.st_uid not in (0, os.geteuid()):
+        yield problem(f"{path} belongs to user {status.st_uid}, who may change it", f"`chown root:root {path}`")
+    if status.st_mode & 0o077:
+        yield warning(f"{path} may be read or written by others", f"`chmod 0600 {path}`")
+
+
+def _content(path: str, lines: list[bytes]) -> Iterator[Finding]:
+    bad = sum(not _is_entry(line) for line in lines if line.endswith(b"\n"))
+    if lines and not lines[-1].endswith(b"\n"):
+        yield warning(f"the last line of {path} is torn (a power cut?)", "nothing to do: the next entry mends it")
+    if bad:
+        what = f"{bad} of the last {len(lines)} lines of {path} are no entries"
+        yield warning(what, "`emupin audit verify` says which; a line that was torn once stays")
+    elif lines:
+        yield ok(f"{path} ends in whole entries")
+
+
+def _is_entry(line: bytes) -> bool:
+    try:
+        return isinstance(json.loads(line), dict)
+    except ValueError:
+        return False
+
+
+def last_lines(machine: Machine) -> list[bytes]:
+    """The last lines of the trail, each with its end; none where there is no trail. Raises HostError."""
+    try:
+        with open(machine.path(AUDIT), "rb") as file:
+            start = max(0, file.seek(0, os.SEEK_END) - TAIL)
+            file.seek(start)
+            lines = file.read().splitlines(keepends=True)
+    except FileNotFoundError:
+        return []
+    except OSError as error:
+        raise unreadable(machine.path(AUDIT), error) from None
+    return lines[1:] if start else lines  # The first may be cut.
+
+
+def check_currency(machine: Machine) -> Iterator[Finding]:
+    """The trail has what was decided last: each decision claims CPUs, then writes its entry. Raises EmupinError."""
+    machine.status(f"{RUN}/claims")  # The ledger itself takes one that it must not read for none.
+    since = [claim.since for claim in Ledger.look(machine.root, None).claims.values()]
+    uptime = machine.text("/proc/uptime")
+    if not since or not uptime:
+        yield ok("no CPUs are claimed: the audit trail lacks no decision")
+        return
+    decided = machine.now - float(uptime.split()[0]) + max(since)
+    status = machine.status(AUDIT)
+    if status is None or status.st_mtime < decided - SLACK:
+        yield problem(
+            "the audit trail is older than the last decision: entries are missing",
+            "syslog says why it could not be written; was it rotated or restored by hand?",
+        )
+    else:
+        yield ok("the audit trail has the last decision")
+
+
+# -- the clock ---------------------------------------------------------------------------------------------------------
+
+
+def check_clock(machine: Machine) -> Iterator[Finding]:
+    """The clock is not behind what was written under it, and kept in time. Raises HostError."""
+    late = list(_from_the_future(machine))
+    if late:
+        what = f"the clock is behind, or was: {late[0]} is from the future"
+        yield warning(what, "set the clock (`timedatectl`); entries written meanwhile have the wrong time")
+    else:
+        yield ok("no file is from the future")
+    answer = machine.ask(("timedatectl", "show", "-p", "NTPSynchronized", "--value"))
+    if answer is None or answer.output not in ("yes", "no"):
+        yield unknown("whether the clock is synchronised", "`timedatectl` or `chronyc tracking` tells")
+    elif answer.output == "no":
+        yield warning(
+            "the clock is not synchronised: trails of several hosts cannot be compared", "set up chrony or NTP"
+        )
+    else:
+        yield ok("the clock is synchronised")
+
+
+def _from_the_future(machine: Machine) -> Iterator[str]:
+    for path in (AUDIT, *POLICIES, f"{RUN}/claims", f"{STATE}/last-good"):
+        status = machine.status(path)
+        if status and status.st_mtime > machine.now + SLACK:
+            yield machine.path(path)
+    lines = [line for line in last_lines(machine) if _is_entry(line)]
+    try:
+        when = datetime.strptime(json.loads(lines[-1])["time"], "%Y-%m-%dT%H:%M:%S.%fZ") if lines else None
+    except (ValueError, KeyError, TypeError):
+        return  # An entry without a time is not for the clock.
+    if when and when.replace(tzinfo=timezone.utc).timestamp() > machine.now + SLACK:
+        yield f"the last entry of {machine.path(AUDIT)}"
