@@ -173,7 +173,8 @@ remove_empty() { # remove_empty FOLDER…
 # --- the library ------------------------------------------------------------------------------------------------------
 
 modules() { # modules FOLDER: what belongs into an installed library, one a line
-    (cd "$1" && find emupin -type f \( -name '*.py' -o -name py.typed \) ! -name '.*' | sort)
+    (cd "$1" && find emupin -type f \( -name '*.py' -o -name py.typed -o -name '*.html' -o -name '*.css' -o -name '*.js' \) \
+        ! -name '.*' | sort)
 }
 
 installed_modules() {
@@ -462,7 +463,15 @@ install_all() {
     put 0644 "$here/fixtures/policy/example.yaml" "$root/etc/emupin/policy.yaml.example"
     directory 0700 "$root/var/lib/emupin"
     directory 0700 "$root/var/log/emupin"
+    if [ -n "$staged" ] || [ -d /etc/logrotate.d ]; then
+        put 0644 "$here/fixtures/logrotate/emupin" "$root/etc/logrotate.d/emupin" "$(logrotate_staging)"
+    fi
     hook
+}
+
+logrotate_staging() { # beside logrotate.d, which logrotate reads whole; made only when something will be written
+    if [ -z "$check" ]; then mkdir -p -- "$root/etc"; fi
+    say "$root/etc"
 }
 
 remove_hooks() {
@@ -481,7 +490,8 @@ remove_all() {
     remove_hooks
     reload # before the library goes: until then libvirt may still call the hook
     if grep -qxF "$launcher_marker" "$root$prefix/bin/emupin" 2>/dev/null; then remove "$root$prefix/bin/emupin"; fi
-    remove "$root$prefix/lib/emupin/emupin" "$root/etc/emupin/policy.yaml.example"
+    remove "$root$prefix/lib/emupin/emupin" "$root/etc/emupin/policy.yaml.example" "$root/etc/logrotate.d/emupin"
+    if [ -n "$staged" ]; then remove_empty "$root/etc/logrotate.d"; fi
     remove_empty "$root$prefix/lib/emupin" "$root/etc/emupin" "$root/var/lib/emupin" "$root/var/log/emupin"
     if [ "$changes" -eq 0 ]; then say "ok nothing of emupin is installed"; fi
     for path in "$root/etc/emupin" "$root/var/lib/emupin" "$root/var/log/emupin"; do

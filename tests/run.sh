@@ -6,7 +6,7 @@ cd -- "$(dirname -- "$0")/.."
 
 python=/usr/bin/python3 # the distribution's: libvirt's Python module is there and nowhere else
 packages="libvirt-daemon libvirt-clients qemu-system-x86 python3-libvirt python3-lxml python3-yaml python3-venv
-    iproute2 procps shellcheck"
+    python3-jinja2 chromium iproute2 procps shellcheck logrotate"
 
 fail() {
     printf 'tests/run.sh: %s\n' "$1" >&2
@@ -86,7 +86,10 @@ if [ $# -gt 0 ]; then
     run_pytest "$@"
     exit
 fi
-run_pytest tests --ignore tests/real -q || exit
+run_pytest tests --ignore tests/real --ignore tests/microvm -q || exit
 if [ -d tests/real ]; then
-    run_pytest tests/real -q
+    run_pytest tests/real -q || exit
+fi
+if in_ci; then # two minutes on two cores: elsewhere on demand, tests/run.sh -m microvm
+    run_pytest tests/microvm -q
 fi

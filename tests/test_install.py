@@ -103,6 +103,7 @@ def test_fresh_installation_has_every_file_with_its_mode(pristine: Path) -> None
     assert modes["usr/local/bin/emupin"] == 0o755
     assert modes["etc/emupin"] == 0o755
     assert modes["etc/emupin/policy.yaml.example"] == 0o644
+    assert modes["etc/logrotate.d/emupin"] == 0o644
     assert modes["var/log/emupin"] == 0o700
     assert modes["var/lib/emupin"] == 0o700
     sources = {str(path.relative_to(CHECKOUT / "src")) for path in (CHECKOUT / "src").rglob("*.py")}
@@ -198,8 +199,21 @@ def test_check_is_content_after_an_installation(root: Path) -> None:
         lambda root: (root / "var/log/emupin").chmod(0o755),
         lambda root: (root / "etc/emupin/policy.yaml.example").write_text("version: 0\n"),
         lambda root: (root / "usr/local/bin/emupin").unlink(),
+        lambda root: (root / "etc/logrotate.d/emupin").unlink(),
     ],
-    ids=["mode", "no-hook", "module", "stale", "writable", "uncompiled", "touched", "log", "example", "no-command"],
+    ids=[
+        "mode",
+        "no-hook",
+        "module",
+        "stale",
+        "writable",
+        "uncompiled",
+        "touched",
+        "log",
+        "example",
+        "no-command",
+        "no-logrotate",
+    ],
 )
 def test_whatever_drifted_is_found_and_repaired(spoil: object, root: Path, pristine: Path) -> None:
     spoil(root)  # type: ignore[operator]

@@ -6,7 +6,7 @@ import os
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property, partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from emupin import domain, splice
 from emupin.commands.options import absent_cpus
@@ -39,6 +39,7 @@ class Wishes:
     diff: bool = False
     validate: bool = False
     sync: bool = False
+    report: bool = False
 
 
 @dataclass
@@ -50,6 +51,10 @@ class Batch:
     failed: int = 0
     output: bytes = b""
     remarks: list[str] = field(default_factory=list)
+    rows: list[dict[str, Any]] = field(default_factory=list)
+    """For a report."""
+    unread: list[str] = field(default_factory=list)
+    """Errors of documents that have no row."""
 
     def fail(self, error: EmupinError) -> None:
         self.failed += 1
@@ -65,12 +70,16 @@ class Batch:
 def named(path: str, batch: Batch) -> Iterator[None]:
     """Count the document `path` in `batch`, and there note what goes wrong with it: the others go on."""
     batch.files += 1
+    rows, problem = len(batch.rows), None
     try:
         yield
     except EmupinError as error:
-        batch.fail(error)
+        problem = error
     except OSError as error:
-        batch.fail(_system_error(path, error))
+        problem = _system_error(path, error)
+    if problem:
+        batch.fail(problem)
+        batch.unread += [] if len(batch.rows) > rows else [str(problem)]
 
 
 def load_witness() -> None:
@@ -142,9 +151,14 @@ class Rewriter:
         """`data` as the policy wants it. Raises EmupinError where that cannot be had, or is not proved."""
         guest = domain.read(data, source, self.sections)
         decision = plan(guest, self.policy, self.host)
+        foreign = absent_cpus(guest, self.host) if decision.rule else ""
+        if self.wishes.report:
+            from emupin.report.preview import preview, situation_of
+
+            warnings = (*decision.warnings, foreign) if foreign else decision.warnings
+            batch.rows.append(preview(data, source, situation_of(guest, self.policy, self.host), decision, warnings))
         if decision.rule is None:
             return data
-        foreign = absent_cpus(guest, self.host)
         if decision.failed:
             raise HostError(source, decision.reason, foreign or "change the policy, or the guest's pins")
         remarks = (*decision.warnings, foreign) if foreign else decision.warnings

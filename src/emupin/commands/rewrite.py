@@ -8,8 +8,10 @@ import sys
 from collections.abc import Iterable, Iterator
 from contextlib import closing
 from itertools import islice
+from typing import Any
 
 from emupin import parallel, streams, walk
+from emupin.audit import now
 from emupin.commands import options
 from emupin.errors import EmupinError
 from emupin.inplace import read_descriptor, read_file
@@ -43,6 +45,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     action.add_argument("--check", action="store_true", help="name the files that would change, status 1 if any")
     action.add_argument("--in-place", action="store_true", help="replace the files that change")
     parser.add_argument("--diff", action="store_true", help="print a unified diff of each file that changes")
+    parser.add_argument("--report", metavar="FILE", help="write an HTML page of all decisions, with diffs and pictures")
     parser.add_argument("--validate", action="store_true", help="prove each result with lxml and libvirt's schema")
     parser.add_argument("--sync", action="store_true", help="with --in-place: wait for the disk each time")
     parser.add_argument("--jobs", type=_count, metavar="N", help="processes (default: one for each CPU)")
@@ -66,10 +69,13 @@ def run(args: argparse.Namespace) -> int:
     rewriter = Rewriter(
         options.read_policy(args.policy),
         options.read_host(args.host),
-        Wishes(args.check, args.in_place, args.diff, args.validate, args.sync),
+        Wishes(args.check, args.in_place, args.diff, args.validate, args.sync, bool(args.report)),
     )
-    single = files == ["-"] or not (args.check or args.in_place or args.diff)
-    total = _single(rewriter, files[0]) if single else _many(rewriter, files, args.jobs or _cores())
+    report = _Report(rewriter, args.report) if args.report else None
+    single = not report and (files == ["-"] or not (args.check or args.in_place or args.diff))
+    total = _single(rewriter, files[0]) if single else _many(rewriter, files, args.jobs or _cores(), report)
+    if report:
+        report.write()
     return 2 if total.failed else int(args.check and total.changed > 0)
 
 
@@ -78,6 +84,9 @@ def _check_usage(files: list[str], args: argparse.Namespace) -> None:
         raise EmupinError("emupin rewrite", "--in-place needs files, stdin cannot be replaced", "name files or folders")
     if args.sync and not args.in_place:
         raise EmupinError("emupin rewrite", "--sync without --in-place", "nothing is written to files: leave it away")
+    if args.report and ("-" in files or not (args.check or args.diff)):
+        hint = "give --diff or --check, and name files or folders"
+        raise EmupinError("emupin rewrite", "--report is of files that are looked at, not written", hint)
     if "-" in files and len(files) > 1:
         raise EmupinError("emupin rewrite", "- (stdin) stands beside other files", "rewrite it in a call of its own")
     if not (args.check or args.in_place or args.diff) and (len(files) > 1 or os.path.isdir(files[0])):
@@ -100,7 +109,7 @@ def _single(rewriter: Rewriter, path: str) -> Batch:
     return batch
 
 
-def _many(rewriter: Rewriter, arguments: list[str], jobs: int) -> Batch:
+def _many(rewriter: Rewriter, arguments: list[str], jobs: int, report: _Report | None) -> Batch:
     """All files that `arguments` stand for, in `jobs` processes."""
     total, found = Batch(), Batch()
     progress = _Progress(rewriter.wishes.in_place)
@@ -112,9 +121,13 @@ def _many(rewriter: Rewriter, arguments: list[str], jobs: int) -> Batch:
                 progress.clear()
                 _print(batch)
                 total.add_counts(batch)
+                if report:
+                    report.add(batch.rows, batch.unread)
                 progress.show(total)
     progress.clear()
     _print(found)
+    if report:
+        report.add([], found.remarks)
     total.add_counts(found)
     if not total.files and not found.failed:
         streams.say("no *.xml file there")
@@ -143,6 +156,25 @@ def _print(batch: Batch) -> None:
         streams.put(batch.output)
     for remark in batch.remarks:
         streams.say(remark)
+
+
+class _Report:
+    """The page that `--report` asks for."""
+
+    def __init__(self, rewriter: Rewriter, path: str) -> None:
+        """Raises EmupinError where Jinja2 is missing."""
+        from emupin.report import page, preview
+
+        page.check_jinja()
+        self.path, self.writer = path, page.write
+        self.page = preview.page(rewriter.policy, rewriter.host, now())
+
+    def add(self, rows: list[dict[str, Any]], problems: list[str]) -> None:
+        self.page.add_all(rows, problems)
+
+    def write(self) -> None:
+        """Raises EmupinError."""
+        self.writer(self.page, self.path)
 
 
 class _Progress:

@@ -1,0 +1,141 @@
+"""`emupin audit`: read the audit trail, and prove that it is what was written."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+from datetime import datetime, timezone
+from typing import TYPE_CHECKING, Any
+
+from emupin import context, entrytext, streams, terminal, trailfiles
+from emupin.archive import Archive, beside
+from emupin.commands import audit_replay, audit_report, audit_verify, options
+from emupin.errors import EmupinError
+from emupin.files import STATE, root_from_environment
+from emupin.trailquery import Query, time_asked
+
+if TYPE_CHECKING:
+    import argparse
+    from collections.abc import Iterator
+
+    from emupin.trailfiles import Line
+
+    Subparsers = argparse._SubParsersAction[argparse.ArgumentParser]
+    Found = tuple[Line, dict[str, Any]]
+
+WIDE = 200, 24
+"""The size where there is no terminal: nothing of a usual entry is cut off."""
+
+
+def add_parser(subparsers: Subparsers) -> None:
+    parser = subparsers.add_parser("audit", help="read the audit trail, prove it untouched")
+    actions = parser.add_subparsers(metavar="ACTION", required=True)
+    _add_list(actions)
+    _add_show(actions)
+    audit_verify.add_parsers(actions)
+    audit_replay.add_parser(actions)
+    audit_report.add_parser(actions)
+
+
+def _add_list(actions: Subparsers) -> None:
+    parser = actions.add_parser("list", help="list entries, one a line", allow_abbrev=False)
+    parser.add_argument("--guest", metavar="NAME|UUID", help="of this guest only; likewise below")
+    for key in ("rule", "outcome", "op"):
+        parser.add_argument(f"--{key}")
+    for edge in ("since", "until"):
+        parser.add_argument(
+            f"--{edge}", metavar="TIME", help="RFC 3339, UTC where it has no offset; or 2h, 7d: so long ago"
+        )
+    options.add_json(parser)
+    parser.add_argument("files", metavar="FILE", nargs="*", help=audit_verify.FILES_HELP)
+    parser.set_defaults(run=list_entries)
+
+
+def _add_show(actions: Subparsers) -> None:
+    parser = actions.add_parser(
+        "show", help="show an entry in full, with the policy and the CPUs it was decided from", allow_abbrev=False
+    )
+    parser.add_argument(
+        "entry", metavar="N|HASH", nargs="?", help="the Nth from the end, or the first digits of a hash"
+    )
+    parser.add_argument("files", metavar="FILE", nargs="*", help=audit_verify.FILES_HELP)
+    parser.add_argument("--guest", metavar="NAME|UUID", help="all entries of this guest")
+    parser.add_argument("--last", action="store_true", help="only the last one")
+    options.add_json(parser)
+    parser.set_defaults(run=show)
+
+
+# -- list, show -------------------------------------------------------------------------------------------------------
+
+
+def list_entries(args: argparse.Namespace) -> int:
+    """The exit status. Raises EmupinError where the trail cannot be read."""
+    now = datetime.now(timezone.utc)
+    times = [time_asked(getattr(args, edge), f"--{edge}", now) for edge in ("since", "until")]
+    query = Query(args.guest, args.rule, args.outcome, args.op, *times)
+    width, colour = shutil.get_terminal_size(WIDE).columns, terminal.wants_colour()
+    for line, entry in _entries(args.files):
+        if query.takes(entry):
+            text = json.dumps(_plain(line, entry)) if args.json else entrytext.row(line, entry, width, colour)
+            terminal.put(text + "\n", colour)
+    return 0
+
+
+def show(args: argparse.Namespace) -> int:
+    """The exit status. Raises EmupinError where there is no such entry."""
+    if args.entry is None and args.guest is None and not args.last:
+        raise EmupinError(
+            "emupin audit show", "which entry?", "give its hash, a number from the end, --guest or --last"
+        )
+    found = _chosen(args)
+    archive = Archive(_folders(args.files))
+    width, colour = shutil.get_terminal_size(WIDE).columns, terminal.wants_colour()
+    for number, (line, entry) in enumerate(found):
+        about = context.find(entry, archive)
+        if args.json:
+            policy = about.policy.text if about.policy else None
+            terminal.put(json.dumps({**_plain(line, entry), "policy_text": policy}) + "\n", False)
+        else:
+            terminal.put("\n" * bool(number) + entrytext.render(line, entry, about, width, colour), colour)
+    return 0
+
+
+def _chosen(args: argparse.Namespace) -> list[Found]:
+    """What `show` is asked for. Raises EmupinError where that is nothing."""
+    word: str | None = args.entry
+    if word and not re.fullmatch(r"\d{1,6}|[0-9A-Fa-f]{4,64}", word):
+        word, args.files = None, [word, *args.files]
+    found = [each for each in _entries(args.files) if Query(args.guest).takes(each[1])]
+    if word and re.fullmatch(r"\d{1,6}", word):
+        found = found[-int(word) :][:1] if 0 < int(word) <= len(found) else []
+    elif word:
+        found = [each for each in found if each[0].digest.startswith(word.lower())]
+    if not found:
+        raise EmupinError("the audit trail", "has no such entry", "`emupin audit list` shows what there is")
+    return found[-1:] if args.last else found
+
+
+def _folders(files: list[str]) -> list[str]:
+    """Where policies and topologies may be kept: beside the files, or on this host."""
+    places = [folder for file in files for folder in beside(os.path.dirname(file))]
+    return [*dict.fromkeys(places), root_from_environment() + STATE]
+
+
+def _plain(line: Line, entry: dict[str, Any]) -> dict[str, Any]:
+    place = {"hash": line.digest, "file": line.file, "line": line.number}
+    return {**place, **entry, **place}
+
+
+def _entries(files: list[str]) -> Iterator[Found]:
+    """Every entry; a remark on the lines that are none. Raises EmupinError where there is no trail."""
+    strange = 0
+    for line in trailfiles.read(files or trailfiles.installed(root_from_environment())):
+        entry = trailfiles.entry(line.data)
+        if entry is None:
+            strange += 1
+        else:
+            yield line, entry
+    if strange:
+        streams.say(f"lines that are no entries: {strange}; `emupin audit verify` tells where")

@@ -1,0 +1,99 @@
+"""`emupin audit report`: the audit trails of one or many hosts as one HTML page that needs no network."""
+
+from __future__ import annotations
+
+import argparse
+from typing import TYPE_CHECKING
+
+from emupin import audit, streams
+from emupin.commands.audit_replay import add_sources
+from emupin.errors import EmupinError
+from emupin.files import root_from_environment
+from emupin.replay import replay
+from emupin.report.page import Page, Source, check_jinja, write
+from emupin.report.row import row
+from emupin.trails import find_trails
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from emupin.trails import Trail
+
+    Subparsers = argparse._SubParsersAction[argparse.ArgumentParser]
+
+EPILOG = """\
+The page has all its data, style and script in it and fetches nothing. It holds guests' names, UUIDs and CPUs, and the
+policies: keep it as you keep the trail.
+
+status: 0; 2 after an error, or where a part of a trail could not be read.
+"""
+
+
+def add_parser(actions: Subparsers) -> None:
+    parser = actions.add_parser(
+        "report",
+        help="one HTML page of all decisions, with filters and pictures",
+        description="One self-contained HTML page of all decisions.",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    add_sources(parser)
+    parser.add_argument("-o", "--output", default="report.html", metavar="FILE", help="default: %(default)s")
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """The exit status. Raises EmupinError."""
+    check_jinja()
+    page = make(find_trails(args.files, root_from_environment()), args.state)
+    write(page, args.output)
+    count, hosts = len(page.islands), len(page.sources)
+    streams.say(f"{args.output}: {count:,} entries of {hosts:,} host{'' if hosts == 1 else 's'}")
+    for problem in page.problems:
+        streams.say(problem)
+    return 2 if page.problems else 0
+
+
+def make(trails: Sequence[Trail], state: Sequence[str]) -> Page:
+    """The page of `trails`; what cannot be read is a problem that the page shows."""
+    page = Page(
+        "emupin: audit report", "Where emulator threads were put, why, and by which policy.", "host", audit.now()
+    )
+    names: set[str] = set()
+    for trail in trails:
+        try:
+            name = trail.host()
+            source = Source(name if name not in names else f"{name} ({trail.files[0]})")
+            names.add(source.name)
+            page.sources.append(source)
+            _prove(source, trail)
+            _add(page, source, trail, state)
+        except EmupinError as error:
+            page.problems.append(str(error))
+    return page
+
+
+def _prove(source: Source, trail: Trail) -> None:
+    """Note whether the chain of `trail` is whole. Raises HostError."""
+    verdict = trail.verdict()
+    source.chain_is_whole = verdict.is_sound
+    source.chain = "whole" if verdict.is_sound else "not whole"
+    source.findings = tuple(str(finding) for finding in verdict.findings)
+
+
+def _add(page: Page, source: Source, trail: Trail, state: Sequence[str]) -> None:
+    """Add the entries of `trail`. Raises HostError."""
+
+    def report(error: EmupinError) -> None:
+        page.problems.append(str(error))
+
+    archive = trail.archive(state)
+    for line, entry in trail.entries(report):
+        if entry is not None:
+            replayed = replay(entry, archive)
+            if replayed.situation:
+                kept = archive.policy(entry["policy"])
+                page.keep_policy(kept.policy, kept.text)
+                page.keep_host(entry["topology"], archive.host(entry["topology"]))
+            page.add(source, row(entry, source.name, line.place, replayed))

@@ -1,0 +1,125 @@
+"""`emupin audit verify` and `head`: prove that the trail is what was written, and what to keep for that elsewhere."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from typing import TYPE_CHECKING
+
+from emupin import chain, streams, terminal, trailfiles
+from emupin.commands import options
+from emupin.errors import EmupinError
+from emupin.files import AUDIT, root_from_environment
+from emupin.trail import read_head
+
+if TYPE_CHECKING:
+    import argparse
+
+    from emupin.chain import Finding, Verdict
+
+    Subparsers = argparse._SubParsersAction[argparse.ArgumentParser]
+
+TRIES = 3
+"""How often to look at a trail that is rotated meanwhile."""
+
+FILES_HELP = f"files of a trail, the oldest first (default: {AUDIT} and what was rotated)"
+
+
+def add_parsers(actions: Subparsers) -> None:
+    _add_verify(actions)
+    header = actions.add_parser("head", help="print the last entry's hash, the number of entries and the time, to keep")
+    header.set_defaults(run=head)
+    header.add_argument("files", metavar="FILE", nargs="*", help=FILES_HELP)
+
+
+def _add_verify(actions: Subparsers) -> None:
+    parser = actions.add_parser(
+        "verify",
+        help="prove that no entry was changed, removed, inserted or moved",
+        epilog="status: 0 if the trail is whole, 1 if it is not, 2 if it cannot be read.",
+        allow_abbrev=False,
+    )
+    parser.add_argument(
+        "--head", metavar="HASH", action="append", default=[], help="what `audit head` said once; may be repeated"
+    )
+    options.add_json(parser)
+    parser.add_argument("files", metavar="FILE", nargs="*", help=FILES_HELP)
+    parser.set_defaults(run=verify)
+
+
+def verify(args: argparse.Namespace) -> int:
+    """The exit status. Raises EmupinError where the trail cannot be read."""
+    for head_given in args.head:
+        if not re.fullmatch("[0-9a-f]{64}", head_given):
+            raise EmupinError(
+                f"--head {head_given}", "is not a hash", "give the 64 digits that `emupin audit head` printed"
+            )
+    verdict, pending = _verdict(args.files, args.head)
+    findings = [*verdict.findings, *pending]
+    _put_verdict(verdict, findings, args.json)
+    return 0 if all(finding.is_remark for finding in findings) else 1
+
+
+def _verdict(files: list[str], heads: list[str]) -> tuple[Verdict, list[Finding]]:
+    """A trail that was rotated while it was read is read again. Raises EmupinError where it cannot be."""
+    if files:
+        return chain.verify(files, None, heads), []
+    root = root_from_environment()
+    for last_try in [False] * (TRIES - 1) + [True]:
+        kept, identity = read_head(root), _identity(root)
+        expected = kept or heads or chain.pending(root)
+        paths = trailfiles.find(root) if expected else trailfiles.installed(root)
+        try:
+            verdict = chain.verify(paths, kept, heads)
+        except EmupinError:
+            if last_try or _identity(root) == identity:
+                raise
+            continue
+        if verdict.is_sound or _identity(root) == identity:
+            break
+    return verdict, chain.pending(root)
+
+
+def _identity(root: str) -> list[tuple[str, int]]:
+    """Changes when the trail is rotated."""
+    found = []
+    for path in trailfiles.find(root):
+        try:
+            found.append((path, os.stat(path).st_ino))
+        except OSError:
+            found.append((path, 0))
+    return found
+
+
+def _put_verdict(verdict: Verdict, findings: list[Finding], as_json: bool) -> None:
+    sound = all(finding.is_remark for finding in findings)
+    if as_json:
+        plain = [
+            {"place": each.place, "kind": each.kind, "text": each.text, "remark": each.is_remark} for each in findings
+        ]
+        whole = {"whole": sound, "entries": verdict.entries, "head": verdict.head, "findings": plain}
+        terminal.put(json.dumps(whole) + "\n", False)
+        return
+    for finding in findings:
+        if finding.is_remark:
+            streams.say(str(finding))
+        else:
+            terminal.put(f"{finding}\n", False)
+    number = f"{verdict.entries} {'entry' if verdict.entries == 1 else 'entries'}"
+    count = sum(not finding.is_remark for finding in findings)
+    terminal.put(f"{number}: {'the chain is whole' if sound else f'findings: {count}'}\n", False)
+
+
+def head(args: argparse.Namespace) -> int:
+    """Print hash, number of entries, time. Raises EmupinError where there is no entry."""
+    paths = args.files or trailfiles.installed(root_from_environment())
+    count, digest, time = 0, "", ""
+    for line in trailfiles.read(paths):
+        entry = trailfiles.entry(line.data)
+        if entry is not None:
+            count, digest, time = count + 1, line.digest, trailfiles.text_of(entry, "time")
+    if not count:
+        raise EmupinError(paths[-1], "has no entry", "there is nothing to keep yet")
+    terminal.put(f"{digest} {count} {time or '-'}\n", False)
+    return 0

@@ -1,0 +1,80 @@
+"""What a policy would do to a folder of domain XML, as the page shows it: for a review before anything is deployed."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from emupin import __version__, cpuset, splice
+from emupin.digest import hex_digest
+from emupin.explanation import text_of
+from emupin.host import canonical
+from emupin.policytext import render
+from emupin.replay import NO_DECISION, Replayed, Situation
+from emupin.report.page import Page, Source
+from emupin.report.row import row
+from emupin.situation import Others
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from emupin.domain import Domain
+    from emupin.host import Host
+    from emupin.plan import Plan
+    from emupin.policy import Policy
+
+
+def preview(data: bytes, source: str, situation: Situation, decided: Plan, warnings: Iterable[str]) -> dict[str, Any]:
+    """The row of the file `source`, which holds `data`, with all `warnings`."""
+    changes = [] if decided.cpus is None else splice.edits(data, situation.guest, decided.cpus, decided.iothreads)
+    entry = {
+        **_decision(situation.guest, decided),
+        "outcome": _outcome(decided, bool(changes)),
+        "warnings": list(warnings),
+        "diff": splice.cputune_diff(data, situation.guest, changes) if changes else [],
+        "sha256_before": hex_digest(data),
+        "sha256_after": hex_digest(splice.apply(data, changes)),
+        "policy": situation.policy.digest,
+        "topology": digest_of(situation.host),
+        "facts": {"online": cpuset.format(situation.host.online)} if situation.host else {},
+        "emupin": __version__,
+    }
+    return row(entry, source, source, Replayed(NO_DECISION, situation=situation))
+
+
+def situation_of(guest: Domain, policy: Policy, host: Host | None) -> Situation:
+    """What a guest is decided from that no other guest is beside."""
+    return Situation(guest, policy, host, Others())
+
+
+def _decision(guest: Domain, decided: Plan) -> dict[str, Any]:
+    before = guest.emulatorpin
+    return {
+        "op": "rewrite",
+        "name": guest.name,
+        "uuid": guest.uuid,
+        "rule": decided.rule,
+        "placement": decided.placement,
+        "before": text_of(before),
+        "after": text_of(before if decided.cpus is None else decided.cpus),
+        "reason": decided.reason,
+    }
+
+
+def _outcome(decided: Plan, changes: bool) -> str:
+    if decided.failed:
+        return "refused" if decided.on_failure == "refuse" else "failed"
+    return "rewritten" if changes else "unchanged"
+
+
+def digest_of(host: Host | None) -> str | None:
+    return None if host is None else hex_digest(canonical(host))
+
+
+def page(policy: Policy, host: Host | None, made: str) -> Page:
+    """A page without any file yet."""
+    subject = "What the policy does to these guests. Nothing was changed on any host."
+    empty = Page("emupin: preview of a policy", subject, "file", made, [Source("files")])
+    empty.keep_policy(policy, render(policy))
+    if host is not None:
+        empty.keep_host(digest_of(host) or "", host)
+    return empty

@@ -1,0 +1,116 @@
+"""What the page says of one decision: an audit entry with what its replay came to, as plain values.
+
+An entry may have been changed by whoever could write to the trail: nothing in it is taken for granted.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from emupin import cpuset
+from emupin.errors import EmupinError
+from emupin.explanation import COMPLAINT, PASSED, Tried, explain, text_of
+from emupin.situation import pins
+from emupin.text import printable
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from emupin.explanation import Explanation
+    from emupin.replay import Replayed, Situation
+
+MOST_LINES = 200
+"""Of a diff or a list of warnings."""
+
+
+def row(entry: Mapping[str, Any], host: str, where: str, replayed: Replayed) -> dict[str, Any]:
+    """The values of `island.COLUMNS` and `island.DETAILS`."""
+    shown = {key: text(entry.get(key)) for key in ("time", "name", "uuid", "op", "outcome", "rule", "placement")}
+    shown.update({key: text(entry.get(key)) for key in ("before", "after", "reason", "policy", "topology")})
+    given = entry.get("facts")
+    facts: Mapping[str, Any] = given if isinstance(given, dict) else {}
+    return {
+        **shown,
+        "host": printable(host),
+        "replay": replayed.status,
+        "where": printable(where),
+        "version": text(entry.get("emupin")),
+        "warnings": lines(entry.get("warnings")),
+        "diff": lines(entry.get("diff")),
+        "sha_before": text(entry.get("sha256_before")),
+        "sha_after": text(entry.get("sha256_after")),
+        "online": text(facts.get("online")),
+        "vcpus": _vcpus(replayed.situation),
+        "others": _others(replayed.situation),
+        "previous": text(entry.get("previous")),
+        "placements": _placements(_explanation(replayed.situation)),
+        "differences": [[each.field, _side(each.recorded), _side(each.now)] for each in replayed.differences],
+        "why": printable(replayed.why),
+    }
+
+
+def text(value: Any) -> str | None:
+    """A text of an entry, on one line; None for what is not there, or is no text."""
+    return printable(value) if isinstance(value, str) else None
+
+
+def lines(value: Any) -> list[str]:
+    return [printable(each) for each in value[:MOST_LINES] if isinstance(each, str)] if isinstance(value, list) else []
+
+
+def _side(value: Any) -> str:
+    """One side of a difference."""
+    if isinstance(value, list):
+        return "; ".join(map(_side, value)) or "none"
+    return "none" if value is None else printable(str(value))
+
+
+def _vcpus(situation: Situation | None) -> list[list[Any]]:
+    """The number and the CPUs of each vCPU; those that may run anywhere have none."""
+    return [[vcpu, text_of(pin)] for vcpu, pin in pins(situation.guest)] if situation else []
+
+
+def _others(situation: Situation | None) -> dict[str, dict[str, str]]:
+    """CPU lists by UUID, by what for."""
+    if situation is None:
+        return {}
+    found: dict[str, dict[str, str]] = {}
+    for use in ("vcpus", "dedicated", "shared"):
+        owners: dict[str, list[int]] = {}
+        for cpu, owner in getattr(situation.others, use).items():
+            owners.setdefault(printable(owner), []).append(cpu)
+        if owners:
+            found[use] = {owner: cpuset.format(cpus) for owner, cpus in owners.items()}
+    return found
+
+
+def _explanation(situation: Situation | None) -> Explanation | None:
+    if situation is None:
+        return None
+    try:
+        return explain(situation.guest, situation.policy, situation.host, situation.others)
+    except EmupinError:
+        return None
+
+
+def _placements(told: Explanation | None) -> list[dict[str, Any]]:
+    """The placements that were tried, and what the checks said."""
+    return [_placement(tried) for tried in told.tried] if told else []
+
+
+def _placement(tried: Tried) -> dict[str, Any]:
+    return {
+        "text": printable(tried.text),
+        "outcome": tried.outcome,
+        "cpus": text_of(tried.cpus),
+        "problem": printable(tried.problem or ""),
+        "passed": [check.name for check in tried.checks if check.outcome == PASSED],
+        "complaints": [
+            [check.name, check.level, printable(check.complaint or "")]
+            for check in tried.checks
+            if check.outcome == COMPLAINT
+        ],
+        "silent": [
+            f"{check.name} ({check.outcome})" for check in tried.checks if check.outcome not in (PASSED, COMPLAINT)
+        ],
+    }
