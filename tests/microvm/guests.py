@@ -1,0 +1,74 @@
+"""The guests of the micro VM, and the policy that places them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+UNION = "0-1"
+"""Where Nova's default has the emulator threads of the first guest."""
+
+NAMESPACE = "http://libvirt.org/schemas/domain/qemu/1.0"
+
+POLICY = """\
+version: 1
+host: {pool: "0-1,3"}
+rules:
+  - name: nfv
+    match: {name: "nfv-*"}
+    placement: ["vcpu:0"]
+  - name: wide
+    match: {name: "wide-*"}
+    placement: ["cpus:2-3"]
+  - name: dedicated
+    match: {name: "dedicated-*"}
+    placement: [dedicated]
+  - name: numa
+    match: {name: "numa-*"}
+    placement: ["cpus:3", "cpus:1"]
+    checks: {numa: error}
+"""
+
+
+@dataclass(frozen=True)
+class Guest:
+    """A domain XML as small as it goes: what runs here runs at a hundredth of a CPU's speed."""
+
+    name: str
+    vcpus: tuple[int, ...]
+    """The CPU of each."""
+    emulatorpin: str = UNION
+    extra: str = ""
+    more: str = ""
+
+    @property
+    def xml(self) -> str:
+        pins = "".join(f"<vcpupin vcpu='{vcpu}' cpuset='{cpu}'/>" for vcpu, cpu in enumerate(self.vcpus))
+        pins += f"<emulatorpin cpuset='{self.emulatorpin}'/>"
+        iothreads = "<iothreads>1</iothreads>" if "iothreadpin" in self.extra else ""
+        return (
+            f"<domain type='qemu' xmlns:qemu='{NAMESPACE}'><name>{self.name}</name><memory unit='MiB'>32</memory>"
+            f"<vcpu>{len(self.vcpus)}</vcpu>{iothreads}<cputune>{pins}{self.extra}</cputune>"
+            "<os><type arch='x86_64' machine='pc'>hvm</type></os><features><acpi/></features>"
+            f"<devices><emulator>/usr/bin/qemu-system-x86_64</emulator>"
+            f"<controller type='usb' model='none'/><memballoon model='none'/></devices>{self.more}</domain>"
+        )
+
+
+VHOST = "".join(
+    f"<qemu:arg value='{argument}'/>"
+    for argument in (
+        *("-netdev", "tap,id=vhost0,ifname=tap7,script=no,downscript=no,vhost=on,vhostforce=on"),
+        *("-device", "virtio-net-pci,netdev=vhost0,romfile=,addr=0x7"),
+    )
+)
+"""By QEMU's own options: libvirt gives vhost-net to no guest that has to do without KVM."""
+
+NFV = Guest(
+    "nfv-1",
+    (0, 1),
+    extra="<iothreadpin iothread='1' cpuset='1'/>",
+    more=f"<qemu:commandline>{VHOST}</qemu:commandline>",
+)
+WIDE = Guest("wide-1", (3,), emulatorpin="1-2")
+DEDICATED = Guest("dedicated-1", (2,), emulatorpin="2")
+NUMA = Guest("numa-1", (0,), emulatorpin="0")
