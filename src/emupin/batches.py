@@ -66,6 +66,9 @@ class Progress:
     def clear(self) -> None:
         self._write("\r\x1b[K")
 
+    def end(self, text: str) -> None:
+        self._write(f"{text}\n")
+
     def _write(self, text: str) -> None:
         if self.visible:
             sys.stderr.write(text)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import cached_property, partial
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from emupin import domain, splice
@@ -15,7 +15,7 @@ from emupin.inplace import read_file, update
 from emupin.plan import plan
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Iterable, Iterator
 
     from emupin.host import Host
     from emupin.interruption import Interruption
@@ -110,10 +110,6 @@ class Rewriter:
     def sections(self) -> frozenset[str]:
         """What the policy looks into."""
         return self.policy.sections()
-
-    def bound_to(self, interruption: Interruption) -> Callable[[Iterable[str]], Batch]:
-        """What makes a `Batch` of paths, and ends between two of them where a signal came."""
-        return partial(self.batch, interruption)
 
     def batch(self, interruption: Interruption, paths: Iterable[str]) -> Batch:
         batch = Batch()

@@ -33,6 +33,15 @@ def add_json(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="print JSON")
 
 
+def count(text: str) -> int:
+    """The type of an option that takes a number from 1 up."""
+    import argparse
+
+    if not (text.isascii() and text.isdigit() and int(text) > 0):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number from 1 up")
+    return int(text)
+
+
 def read_policy(path: str | None) -> Policy:
     """The policy in `path`, or the installed one. Raises PolicyError."""
     from emupin.policyfile import compile_policy, default_path

@@ -38,17 +38,11 @@ def add_parser(actions: argparse._SubParsersAction[argparse.ArgumentParser]) -> 
     )
     parser.add_argument("files", nargs="+", metavar="FILE", help="domain XML files or folders; - is stdin")
     parser.add_argument("--against", metavar="OLD", help="show only what changes between the policy in OLD and this")
-    parser.add_argument("--jobs", type=_count, metavar="N", help="processes (default: one for each CPU)")
+    parser.add_argument("--jobs", type=options.count, metavar="N", help="processes (default: one for each CPU)")
     options.add_policy(parser)
     options.add_host(parser)
     options.add_json(parser)
     parser.set_defaults(run=run)
-
-
-def _count(text: str) -> int:
-    if not (text.isascii() and text.isdigit() and int(text) > 0):
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number from 1 up")
-    return int(text)
 
 
 def run(args: argparse.Namespace) -> int:

@@ -4,22 +4,14 @@ from __future__ import annotations
 
 import argparse
 import os
-import sys
-from collections.abc import Iterable, Iterator
-from contextlib import closing
-from itertools import islice
 from typing import Any
 
-from emupin import parallel, streams, walk
+from emupin import batches, streams
 from emupin.audit import now
 from emupin.commands import options
 from emupin.errors import EmupinError
 from emupin.inplace import read_descriptor, read_file
-from emupin.interruption import Interruption
 from emupin.rewriting import Batch, Rewriter, Wishes, load_witness, named
-
-BATCH = 64
-"""Files that a worker takes at a time: enough to make the exchange between processes cheap."""
 
 EPILOG = """\
 Without a file, or with `-`, the XML comes from stdin. Without an option the result of one document goes to stdout.
@@ -48,16 +40,10 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     parser.add_argument("--report", metavar="FILE", help="write an HTML page of all decisions, with diffs and pictures")
     parser.add_argument("--validate", action="store_true", help="prove each result with lxml and libvirt's schema")
     parser.add_argument("--sync", action="store_true", help="with --in-place: wait for the disk each time")
-    parser.add_argument("--jobs", type=_count, metavar="N", help="processes (default: one for each CPU)")
+    parser.add_argument("--jobs", type=options.count, metavar="N", help="processes (default: one for each CPU)")
     options.add_policy(parser)
     options.add_host(parser)
     parser.set_defaults(run=run)
-
-
-def _count(text: str) -> int:
-    if not (text.isascii() and text.isdigit() and int(text) > 0):
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number from 1 up")
-    return int(text)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -73,7 +59,7 @@ def run(args: argparse.Namespace) -> int:
     )
     report = _Report(rewriter, args.report) if args.report else None
     single = not report and (files == ["-"] or not (args.check or args.in_place or args.diff))
-    total = _single(rewriter, files[0]) if single else _many(rewriter, files, args.jobs or _cores(), report)
+    total = _single(rewriter, files[0]) if single else _many(rewriter, files, args.jobs or batches.cores(), report)
     if report:
         report.write()
     return 2 if total.failed else int(args.check and total.changed > 0)
@@ -94,11 +80,6 @@ def _check_usage(files: list[str], args: argparse.Namespace) -> None:
         raise EmupinError("emupin rewrite", what, "give --diff, --check or --in-place")
 
 
-def _cores() -> int:
-    """The CPUs that this process may use, not those of the machine."""
-    return len(os.sched_getaffinity(0))
-
-
 def _single(rewriter: Rewriter, path: str) -> Batch:
     """One document from `path` or stdin, read whole and worked out completely before anything is written."""
     batch = Batch()
@@ -111,19 +92,15 @@ def _single(rewriter: Rewriter, path: str) -> Batch:
 
 def _many(rewriter: Rewriter, arguments: list[str], jobs: int, report: _Report | None) -> Batch:
     """All files that `arguments` stand for, in `jobs` processes."""
-    total, found = Batch(), Batch()
-    progress = _Progress(rewriter.wishes.in_place)
-    with Interruption() as interruption:
-        batches = _batches(walk.files(arguments, found.fail))
-        work = rewriter.bound_to(interruption)
-        with closing(parallel.in_order(work, batches, jobs)) as results:
-            for batch in _checked(results, interruption):
-                progress.clear()
-                _print(batch)
-                total.add_counts(batch)
-                if report:
-                    report.add(batch.rows, batch.unread)
-                progress.show(total)
+    total, found, progress = Batch(), Batch(), batches.Progress()
+    changes = "changed" if rewriter.wishes.in_place else "would change"
+    for batch in batches.through(rewriter.batch, arguments, jobs, found.fail):
+        progress.clear()
+        _print(batch)
+        total.add_counts(batch)
+        if report:
+            report.add(batch.rows, batch.unread)
+        progress.show(_counts(total, changes))
     progress.clear()
     _print(found)
     if report:
@@ -131,24 +108,13 @@ def _many(rewriter: Rewriter, arguments: list[str], jobs: int, report: _Report |
     total.add_counts(found)
     if not total.files and not found.failed:
         streams.say("no *.xml file there")
-    progress.end(total)
+    progress.end(_counts(total, changes))
     return total
 
 
-def _batches(files: Iterator[str]) -> Iterator[list[str]]:
-    while batch := list(islice(files, BATCH)):
-        yield batch
-
-
-def _checked(results: Iterable[Batch], interruption: Interruption) -> Iterator[Batch]:
-    """`results` until a signal comes. A worker that the signal ended is no trouble of its own."""
-    try:
-        for batch in results:
-            yield batch
-            interruption.check()
-    except EmupinError:
-        interruption.check()
-        raise
+def _counts(total: Batch, changes: str) -> str:
+    failed = f", {total.failed:,} failed" if total.failed else ""
+    return f"{total.files:,} files, {total.changed:,} {changes}{failed}"
 
 
 def _print(batch: Batch) -> None:
@@ -175,29 +141,3 @@ class _Report:
     def write(self) -> None:
         """Raises EmupinError."""
         self.writer(self.page, self.path)
-
-
-class _Progress:
-    """One line on stderr that counts files, only where stderr is a terminal."""
-
-    def __init__(self, in_place: bool) -> None:
-        self.changes = "changed" if in_place else "would change"
-        self.visible = os.isatty(streams.STDERR)
-
-    def show(self, total: Batch) -> None:
-        self.write(f"{self.line(total)} …")
-
-    def clear(self) -> None:
-        self.write("\r\x1b[K")
-
-    def end(self, total: Batch) -> None:
-        self.write(f"{self.line(total)}\n")
-
-    def line(self, total: Batch) -> str:
-        failed = f", {total.failed:,} failed" if total.failed else ""
-        return f"{total.files:,} files, {total.changed:,} {self.changes}{failed}"
-
-    def write(self, text: str) -> None:
-        if self.visible:
-            sys.stderr.write(text)
-            sys.stderr.flush()

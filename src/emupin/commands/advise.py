@@ -1,0 +1,131 @@
+"""`emupin advise`: which placement a guest's measured load argues for."""
+
+from __future__ import annotations
+
+import argparse
+import time
+from dataclasses import asdict
+from typing import TYPE_CHECKING
+
+from emupin import advice, cpuset, observe, streams, survey
+from emupin.advice import Advice, Samples
+from emupin.claims import Ledger
+from emupin.commands import options
+from emupin.errors import EmupinError
+from emupin.files import root_from_environment
+from emupin.situation import pins
+from emupin.threads import EMULATOR, VHOST
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from emupin.observe import Observed
+
+SECONDS = 60.0
+SLICES = 12
+"""Looks in a window, if each has a second: the busiest slice tells of bursts."""
+UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0}
+
+EPILOG = """\
+The guest should do its usual work meanwhile. Measured are the run and wait time of its emulator threads and vhost
+workers (schedstat), who else has their CPUs, and how often the vCPUs were pushed off theirs. Ctrl-C ends the window
+early. Nothing is changed.
+
+status: 0; 2 after an error.
+"""
+
+
+def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    parser = subparsers.add_parser(
+        "advise",
+        help="measure a guest, and say which placement the figures argue for",
+        description="Measure a running guest's emulator load, and say which placement the figures argue for.",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("guest", metavar="GUEST", help="name or UUID of a running guest")
+    parser.add_argument(
+        "--for", dest="seconds", type=_seconds, default=SECONDS, metavar="TIME", help="60s (default), 5m, 1h"
+    )
+    options.add_json(parser)
+    parser.set_defaults(run=run)
+
+
+def _seconds(text: str) -> float:
+    number, unit = (text[:-1], UNITS[text[-1]]) if text[-1:] in UNITS else (text, 1.0)
+    try:
+        seconds = float(number) * unit
+    except ValueError:
+        seconds = 0.0
+    if not 1 <= seconds <= 86400:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a time from 1s to 24h")
+    return seconds
+
+
+def run(args: argparse.Namespace) -> int:
+    """The exit status. Raises EmupinError."""
+    root = root_from_environment()
+    (name,) = survey.select(root, [args.guest])
+    looks = sample(lambda: observe.observe(root, name, None, None), args.seconds)
+    samples = advice.measure(looks, tenants(root, looks[-1]))
+    told = advice.advise(samples)
+    if args.json:
+        _put_json(name, samples, told)
+    else:
+        streams.put("".join(f"{line}\n" for line in _lines(name, samples, told)).encode("utf-8", "surrogateescape"))
+    return 0
+
+
+def sample(look: Callable[[], Observed], seconds: float) -> list[Observed]:
+    """Looks at one run of the guest, spread over the window. Raises EmupinError where there are not two."""
+    looks = [look()]
+    pause = max(seconds / SLICES, 1.0)
+    end = looks[0].at + seconds
+    try:
+        while (left := end - time.monotonic()) > 0:
+            time.sleep(min(pause, left))
+            looks.append(look())
+            if looks[-1].assessment.live.status.pid != looks[0].assessment.live.status.pid:
+                raise EmupinError("emupin advise", "the guest was started anew meanwhile", "measure again")
+    except KeyboardInterrupt:
+        if len(looks) < 2:
+            raise
+    return looks
+
+
+def tenants(root: str, seen: Observed) -> dict[int, tuple[str, ...]]:
+    """Who else has the CPUs on which the emulator threads may run, by what libvirt and the hook know."""
+    live = seen.assessment.live
+    guest = live.status.domain
+    cpus = frozenset().union(*(each.allowed for each in live.threads if each.kind in (EMULATOR, VHOST)))
+    ledger = Ledger.look(root, None)
+    names = {tenant.uuid: name[: -len(".xml")] for name, tenant in ledger.tenants.items()}
+    others = ledger.others(guest.uuid, cpus)
+    found: dict[int, list[str]] = {cpu: [] for cpu in cpus}
+    for vcpu, allowed in pins(guest):
+        for cpu in cpus & (allowed or frozenset()):
+            found[cpu].append(f"vCPU {vcpu}")
+    for by_cpu, what in ((others.vcpus, "vCPUs"), (others.dedicated, "emulator"), (others.shared, "emulator")):
+        for cpu, uuid in by_cpu.items():
+            found[cpu].append(f"{names.get(uuid, uuid)}'s {what}")
+    return {cpu: tuple(each) for cpu, each in found.items()}
+
+
+def _lines(name: str, samples: Samples, told: Advice) -> Iterator[str]:
+    yield f"{name}, measured for {samples.seconds:.0f} s:"
+    yield told.summary
+    for ground in told.grounds:
+        yield f"  {ground}"
+    if told.limits:
+        yield "Not known:"
+        for limit in told.limits:
+            yield f"  {limit}"
+
+
+def _put_json(name: str, samples: Samples, told: Advice) -> None:
+    import json
+
+    loads = [{**asdict(each), "allowed": cpuset.format(each.allowed)} for each in samples.loads]
+    figures = {**asdict(samples), "loads": loads, "tenants": {str(cpu): who for cpu, who in samples.tenants.items()}}
+    streams.put((json.dumps({"name": name, **asdict(told), "measured": figures}) + "\n").encode())
