@@ -15,7 +15,7 @@ from emupin.interruption import InterruptedBySignal
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-COMMANDS = ("rewrite", "explain", "policy", "host", "status", "apply", "audit", "doctor")
+COMMANDS = ("rewrite", "explain", "policy", "host", "status", "apply", "advise", "audit", "doctor")
 """In the order of the help, each a module of `emupin.commands`."""
 
 BY_SIGNAL = 128

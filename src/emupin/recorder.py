@@ -32,6 +32,10 @@ TRIES = 20
 """How often to ask for a job that somebody else holds."""
 CONNECT_SECONDS = 60.0
 """How long a libvirtd that restarts may take to answer."""
+HURRIED_SECONDS = 10.0
+"""The same, and how long a guest may be starting or coming in, where somebody waits at a terminal."""
+SHUT_OFF = "-1"
+"""libvirt's number of a guest that does not run."""
 
 
 class Order(Frozen):
@@ -39,7 +43,7 @@ class Order(Frozen):
 
     uuid: str
     domain_id: str
-    """libvirt's number of the running guest: a guest that was started anew meanwhile has another one."""
+    """libvirt's number of the running guest, or SHUT_OFF: a guest that was started anew meanwhile has another one."""
     cpus: frozenset[int]
     persist: bool
     """In the persistent definition too."""
@@ -81,13 +85,22 @@ def main(uuid: str, domain_id: str, cpus: str, persist: str, follow: str, *origi
     root = files.root_from_environment()
     order = Order(uuid, domain_id, cpuset.parse(cpus), persist == "yes", follow == "yes", *origin)
     try:
-        done = record(order)
+        record_audited(root, order)
+    except (RecordError, DomainError):
+        return  # It is in the trail and in syslog: nobody else listens.
+
+
+def record_audited(root: str, order: Order, hurried: bool = False) -> dict[str, Recorded]:
+    """`record`, and what came of it in the audit trail and in syslog. Raises RecordError, DomainError."""
+    try:
+        done = record(order, hurried)
     except (RecordError, DomainError) as error:
         _report(root, order, "failed", str(error), {})
-        return
+        raise
     if done:
         definitions = " and the ".join(done)
         _report(root, order, "recorded", f"the {definitions} definition had another pin", done)
+    return done
 
 
 def _close_inherited() -> None:
@@ -141,10 +154,11 @@ class Recorded(Frozen):
     """The pin that it had."""
 
 
-def record(order: Order) -> dict[str, Recorded]:
+def record(order: Order, hurried: bool = False) -> dict[str, Recorded]:
     """Make libvirt's live and persistent definition say what is ordered; those that did not.
 
-    A guest that is gone, or runs anew, has nothing to record. Raises RecordError, DomainError.
+    A guest that is gone, or runs anew, has nothing to record. Who is `hurried` does not wait for a migration to end.
+    Raises RecordError, DomainError.
     """
     try:
         import libvirt
@@ -153,14 +167,17 @@ def record(order: Order) -> dict[str, Recorded]:
         raise RecordError("libvirt-python", "is not installed", hint) from None
     libvirt.registerErrorHandler(lambda *_: None, None)
     try:
-        domain = _connect().lookupByUUIDString(order.uuid)
-        _wait_until_free(domain)
+        domain = _connect(HURRIED_SECONDS if hurried else CONNECT_SECONDS).lookupByUUIDString(order.uuid)
+        _wait_until_free(domain, HURRIED_SECONDS if hurried else WAIT_SECONDS)
         if domain.ID() != int(order.domain_id):
             return {}
-        done = _pin(domain, order, "live", 0, libvirt.VIR_DOMAIN_AFFECT_LIVE)
+        done: dict[str, Recorded] = {}
+        tries = 1 if hurried else TRIES
+        if order.domain_id != SHUT_OFF:
+            done.update(_pin(domain, order, "live", (0, libvirt.VIR_DOMAIN_AFFECT_LIVE), tries))
         if order.persist and domain.isPersistent():
             flags = libvirt.VIR_DOMAIN_XML_INACTIVE, libvirt.VIR_DOMAIN_AFFECT_CONFIG
-            done.update(_pin(domain, order, "persistent", *flags))
+            done.update(_pin(domain, order, "persistent", flags, tries))
         return done
     except libvirt.libvirtError as error:
         if error.get_error_code() in (libvirt.VIR_ERR_NO_DOMAIN, libvirt.VIR_ERR_OPERATION_INVALID):
@@ -168,11 +185,11 @@ def record(order: Order) -> dict[str, Recorded]:
         raise RecordError(URI, str(error), "the threads are placed, only libvirt's XML does not say so") from None
 
 
-def _connect() -> libvirt.virConnect:
+def _connect(seconds: float) -> libvirt.virConnect:
     """A connection; libvirtd answers nobody until it has called `reconnect` for every guest."""
     import libvirt
 
-    deadline = time.monotonic() + CONNECT_SECONDS
+    deadline = time.monotonic() + seconds
     while True:
         try:
             return libvirt.open(URI)
@@ -182,33 +199,38 @@ def _connect() -> libvirt.virConnect:
         time.sleep(0.2)
 
 
-def _wait_until_free(domain: libvirt.virDomain) -> None:
+def _wait_until_free(domain: libvirt.virDomain, seconds: float) -> None:
     """Wait while the guest is starting or coming in; a call would hold one of libvirtd's workers for 30 s and fail.
 
-    Raises RecordError after WAIT_SECONDS.
+    Raises RecordError after so many `seconds`.
     """
     import libvirt
 
     busy = (libvirt.VIR_DOMAIN_PAUSED_MIGRATION, libvirt.VIR_DOMAIN_PAUSED_STARTING_UP)
-    deadline, pause = time.monotonic() + WAIT_SECONDS, 0.02
+    deadline, pause = time.monotonic() + seconds, 0.02
     while True:
         state, reason = domain.state()
         if state != libvirt.VIR_DOMAIN_PAUSED or reason not in busy:
             return
         if time.monotonic() > deadline:
-            raise RecordError(
-                URI, f"the guest was busy for {WAIT_SECONDS / 60:g} minutes", "`virsh emulatorpin` does it"
-            )
+            raise RecordError(URI, f"the guest was busy for {seconds / 60:.2g} minutes", "`virsh emulatorpin` does it")
         time.sleep(pause)
         pause = min(2 * pause, 1.0)
 
 
-def _pin(domain: libvirt.virDomain, order: Order, kind: str, xml_flags: int, flags: int) -> dict[str, Recorded]:
-    """Pin in one definition, unless it says so already. Raises libvirtError, RecordError, DomainError."""
+def _pin(
+    domain: libvirt.virDomain, order: Order, kind: str, both_flags: tuple[int, int], tries: int
+) -> dict[str, Recorded]:
+    """Pin in one definition, unless it says so already; the flags are those to read it and to change it.
+
+    Raises libvirtError, RecordError, DomainError.
+    """
     import libvirt
 
+    xml_flags, flags = both_flags
+
     cpus = tuple(cpu in order.cpus for cpu in range(max(order.cpus) + 1))
-    for _ in range(TRIES):
+    for _ in range(tries):
         guest = read(domain.XMLDesc(xml_flags).encode(), f"{kind} definition")
         iothreads = [each for each in guest.iothreads if order.follow and guest.iothreadpins.get(each) != order.cpus]
         if guest.emulatorpin == order.cpus and not iothreads:
@@ -223,4 +245,5 @@ def _pin(domain: libvirt.virDomain, order: Order, kind: str, xml_flags: int, fla
                 raise
             continue  # Somebody else had the job for 30 s.
         return {kind: Recorded(guest.name, cpuset.format(guest.emulatorpin) if guest.emulatorpin else None)}
-    raise RecordError(URI, f"the {kind} definition was busy {TRIES} times for 30 s", "`virsh emulatorpin` does it")
+    busy = f"the {kind} definition was busy {tries} times for 30 s"
+    raise RecordError(URI, busy, "`virsh emulatorpin` does it")

@@ -104,8 +104,8 @@ def tenants(root: str, seen: Observed) -> dict[int, tuple[str, ...]]:
     others = ledger.others(guest.uuid, cpus)
     found: dict[int, list[str]] = {cpu: [] for cpu in cpus}
     for vcpu, allowed in pins(guest):
-        for cpu in cpus & (allowed or frozenset()):
-            found[cpu].append(f"vCPU {vcpu}")
+        for cpu in cpus if allowed is None else cpus & allowed:
+            found[cpu].append(f"vCPU {vcpu}" + (", which is not pinned" if allowed is None else ""))
     for by_cpu, what in ((others.vcpus, "vCPUs"), (others.dedicated, "emulator"), (others.shared, "emulator")):
         for cpu, uuid in by_cpu.items():
             found[cpu].append(f"{names.get(uuid, uuid)}'s {what}")

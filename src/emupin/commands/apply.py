@@ -1,0 +1,150 @@
+"""`emupin apply`: guests that are out of line, and with `--yes` in line again."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from typing import TYPE_CHECKING
+
+from emupin import applying, kept, lookup, observe, policystore, streams
+from emupin.alignment import Context
+from emupin.applying import FAILED, OUT_OF_LINE, Means
+from emupin.applytext import count, lines, to_json, total
+from emupin.commands import options
+from emupin.errors import EmupinError, PolicyError
+from emupin.files import POLICIES, read_bytes, root_from_environment
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from emupin.applying import Result
+    from emupin.policy import Policy
+    from emupin.recorder import Order, Recorded
+
+EPILOG = """\
+Without --yes nothing is changed: the lines of <cputune> that would change in libvirt's live and persistent XML are
+shown, and the threads that would move. With --yes the threads are moved first, as the hook does it, then libvirt is
+asked to change its XML. A guest that is shut off has its persistent XML changed, where the policy says
+`persist: true`: its next start has the pin at once. Guests that no rule takes, or that a rule keeps, are left alone.
+
+The hook goes on with the installed policy, whatever --policy says here.
+
+status: 0 all is in line, or was brought in line; 1 without --yes: something would change; 2 after an error.
+"""
+
+
+def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    parser = subparsers.add_parser(
+        "apply",
+        help="bring guests in line with the policy",
+        description="Bring live threads, live XML and persistent XML of guests in line with the policy.",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("guests", nargs="*", metavar="GUEST", help="name or UUID; running, or shut off")
+    parser.add_argument("--all", action="store_true", help="all guests that run or are defined")
+    parser.add_argument("--yes", action="store_true", help="do it (default: say what would be done)")
+    options.add_policy(parser)
+    options.add_json(parser)
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """The exit status. Raises EmupinError where nothing can be done at all."""
+    if bool(args.guests) == args.all:
+        raise EmupinError("emupin apply", "which guests?", "name some, or give --all")
+    root = root_from_environment()
+    context = _context(root, args.policy)
+    names = _all(root) if args.all else _chosen(root, args.guests)
+    if args.policy and args.yes:
+        _keep_policy(root, context.policy, args.policy)
+    for problem in context.problems:
+        streams.say(problem)
+    means = Means(os.sched_setaffinity, _record) if args.yes else None
+    results = []
+    for result in applying.apply(context, names, means):
+        results.append(result)
+        if not args.json:
+            streams.put("".join(f"{line}\n" for line in lines(result, args.yes)).encode("utf-8", "surrogateescape"))
+            if result.error:
+                streams.say(f"{result.name}: {result.error}")
+    if args.json:
+        _put_json(context, results, args.yes)
+    else:
+        streams.put(f"{total(results)}\n".encode())
+        if not args.yes and count(results, OUT_OF_LINE):
+            streams.say("nothing was changed: with --yes it is")
+    return _exit_status(context, results)
+
+
+def _record(root: str, order: Order) -> dict[str, Recorded]:
+    from emupin import recorder
+
+    return recorder.record_audited(root, order, hurried=True)
+
+
+# -- which policy, which guests ---------------------------------------------------------------------------------------
+
+
+def _context(root: str, path: str | None) -> Context:
+    """Raises PolicyError."""
+    if path is None:
+        found = policystore.find(root)
+        if found.policy is None:
+            hint = "write one, or give --policy FILE"
+            raise PolicyError(root + POLICIES[0], "; ".join(found.problems) or "no policy is installed", hint)
+        return Context(root, found.policy, found.problems)
+    return Context(root, options.read_policy(path))
+
+
+def _keep_policy(root: str, policy: Policy, path: str) -> None:
+    """Keep the file as the installed ones are, for `audit replay`; without it only that does not work."""
+    try:
+        kept.keep(root, kept.POLICIES_KEPT, policy.digest + os.path.splitext(path)[1], read_bytes(path))
+    except OSError as error:
+        streams.say(f"{error.filename}: {error.strerror}; the policy is not kept for replay")
+
+
+def _defined(root: str) -> list[str]:
+    try:
+        names = os.listdir(root + observe.DEFINITIONS)
+    except FileNotFoundError:
+        return []
+    except OSError as error:
+        raise EmupinError(root + observe.DEFINITIONS, f"cannot be listed: {error.strerror}", "run it as root") from None
+    return sorted(name[:-4] for name in names if name.endswith(".xml"))
+
+
+def _all(root: str) -> list[str]:
+    """Running guests first: they hold CPUs. Raises EmupinError."""
+    return list(dict.fromkeys([*observe.running(root), *_defined(root)]))
+
+
+def _chosen(root: str, wanted: Sequence[str]) -> list[str]:
+    """The names of the guests with these names or UUIDs. Raises EmupinError."""
+    names, known = [], set(_all(root))
+    for each in wanted:
+        if each not in known:
+            if "/" in each or os.path.exists(each):
+                raise EmupinError(each, "is a file", "give a guest's name or UUID; `emupin rewrite` is for files")
+            _, path = lookup.find(each, root)
+            each = os.path.basename(path)[:-4]
+        names.append(each)
+    return list(dict.fromkeys(names))
+
+
+# -- what is said -----------------------------------------------------------------------------------------------------
+
+
+def _exit_status(context: Context, results: Sequence[Result]) -> int:
+    if context.problems or count(results, FAILED):
+        return 2
+    return int(count(results, OUT_OF_LINE) > 0)
+
+
+def _put_json(context: Context, results: Sequence[Result], applied: bool) -> None:
+    import json
+
+    told = {"policy": context.policy.digest, "applied": applied, "guests": [to_json(each) for each in results]}
+    streams.put((json.dumps(told) + "\n").encode())
