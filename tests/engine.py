@@ -9,10 +9,10 @@ from trees import FIXTURES
 
 from emupin import domain, snapshot
 from emupin.domain import Domain
+from emupin.grammar.policyfile import compile_policy
 from emupin.host import Host
 from emupin.plan import NOBODY, Plan, plan
 from emupin.policy import Policy
-from emupin.policyfile import compile_policy
 from emupin.situation import Others
 
 UUID = "5a3f1d2c-7f0e-4c50-9a1b-0123456789ab"

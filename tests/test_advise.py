@@ -12,9 +12,9 @@ from command import emupin
 from guests import Machine, many
 from hosts import Host
 
-from emupin import advice, observe
-from emupin.advice import DEDICATED, FIRST_VCPU, NONE, POOL, Load, Samples, advise, measure
 from emupin.commands.advise import sample, tenants
+from emupin.live import advice, observe
+from emupin.live.advice import DEDICATED, FIRST_VCPU, NONE, POOL, Load, Samples, advise, measure
 from emupin.threads import EMULATOR, VCPU, VHOST
 
 

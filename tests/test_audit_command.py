@@ -13,11 +13,11 @@ from hosts import UUID, Host, domain_xml
 from trails import current, entry, lines_of, write
 
 from emupin import trail
-from emupin.chain import verify
-from emupin.entrytext import row
 from emupin.errors import EmupinError
-from emupin.trailfiles import Line
-from emupin.trailquery import moment, time_asked
+from emupin.proof.chain import verify
+from emupin.proof.trailfiles import Line
+from emupin.proof.trailquery import moment, time_asked
+from emupin.screen.entrytext import row
 
 NASTY = "nfv-\x1b]0;owned\x07\n<b>"
 

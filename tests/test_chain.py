@@ -14,9 +14,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from trails import current, entry, kinds, lines_of, proven, write
 
-from emupin import trailfiles
-from emupin.chain import Verdict, verify
 from emupin.jsonline import encode
+from emupin.proof import trailfiles
+from emupin.proof.chain import Verdict, verify
 from emupin.trail import read_head
 
 COUNT = 10_000

@@ -15,7 +15,7 @@ import pytest
 from command import emupin, environment, guest, make_root
 
 from emupin import __version__
-from emupin.text import printable, printable_lines
+from emupin.screen.text import printable, printable_lines
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ from hosts import UUID, domain_xml
 
 from emupin import domain
 from emupin.domain import Domain, Status
-from emupin.drift import DEFINED, TRANSIENT, UNKNOWN, Drift, Group, Live, assess
+from emupin.live.drift import DEFINED, TRANSIENT, UNKNOWN, Drift, Group, Live, assess
 from emupin.plan import Plan
 from emupin.threads import EMULATOR, HELPER, IOTHREAD, VCPU, VHOST, Thread
 

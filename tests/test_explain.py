@@ -12,13 +12,13 @@ from hosts import UUID, domain_xml
 
 from emupin import domain, snapshot
 from emupin.checks import CHECKS, NEED_HOST
-from emupin.explanation import explain
-from emupin.explanationtext import render
-from emupin.facts import read_facts
+from emupin.grammar.policyfile import compile_policy
 from emupin.host import Host
+from emupin.live.facts import read_facts
 from emupin.plan import plan
 from emupin.policy import CHECKS as LEVELS
-from emupin.policyfile import compile_policy
+from emupin.screen.explanation import explain
+from emupin.screen.explanationtext import render
 from emupin.situation import Others, Situation
 
 if TYPE_CHECKING:

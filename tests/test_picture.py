@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from test_host import hosts
 
 from emupin import cpuset, snapshot
-from emupin.mark import MEANINGS, PARTS, Mark, cell, marks
-from emupin.picture import draw
+from emupin.screen.mark import MEANINGS, PARTS, Mark, cell, marks
+from emupin.screen.picture import draw
 from emupin.situation import Others
 
 if TYPE_CHECKING:

@@ -6,9 +6,9 @@ import pytest
 from hosts import domain_xml
 
 from emupin import domain
+from emupin.grammar.policyfile import compile_policy
 from emupin.host import Host
 from emupin.plan import Plan, plan
-from emupin.policyfile import compile_policy
 
 HOST = Host(online=frozenset(range(16)))
 

@@ -19,9 +19,9 @@ from hypothesis import strategies as st
 from emupin import cpuset
 from emupin.commands import policy as command
 from emupin.errors import PolicyError
+from emupin.grammar.policyfile import NOT_BUILT, compile_policy, default_path, problems
+from emupin.grammar.policytext import render, render_json
 from emupin.policy import CHECKS, Match, Placement, Policy, Rule
-from emupin.policyfile import NOT_BUILT, compile_policy, default_path, problems
-from emupin.policytext import render, render_json
 
 if TYPE_CHECKING:
     from conftest import Golden
@@ -113,7 +113,7 @@ def test_digest_is_sha256_of_the_bytes() -> None:
 
 def without_site_packages(source: str) -> subprocess.CompletedProcess[str]:
     """Compile an empty policy named `source` with the standard library alone."""
-    code = f"from emupin.policyfile import problems; print(*problems(b'{{}}', {source!r}), sep='\\n')"
+    code = f"from emupin.grammar.policyfile import problems; print(*problems(b'{{}}', {source!r}), sep='\\n')"
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parent.parent / "src")}
     return subprocess.run(
         [sys.executable, "-S", "-c", code], env=environment, capture_output=True, text=True, check=True

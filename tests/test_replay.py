@@ -13,12 +13,13 @@ from command import emupin
 from hosts import Host as HookHost
 from hosts import domain_xml
 
-from emupin import cpuset, recorded
-from emupin.archive import Archive, beside
+from emupin import cpuset
 from emupin.jsonline import encode
 from emupin.plan import plan
-from emupin.replay import DIFFERENT, NO_DECISION, NOT_REPLAYABLE, SAME, replay
-from emupin.trails import find_trails
+from emupin.proof import recorded
+from emupin.proof.archive import Archive, beside
+from emupin.proof.replay import DIFFERENT, NO_DECISION, NOT_REPLAYABLE, SAME, replay
+from emupin.proof.trails import find_trails
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

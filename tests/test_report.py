@@ -17,11 +17,11 @@ from browser import PROGRAM, Browser
 from command import POLICY, emupin, guest, make_root
 
 from emupin.commands.audit_report import make
-from emupin.replay import NO_DECISION, Replayed
+from emupin.proof.replay import NO_DECISION, Replayed
+from emupin.proof.trails import find_trails
 from emupin.report.island import COLUMNS, DETAILS, PIECE, Islands
 from emupin.report.page import Page, Source, render
 from emupin.report.row import row
-from emupin.trails import find_trails
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -25,10 +25,11 @@ from command import emupin, environment
 from guests import Machine, Task, many
 from hosts import Host
 
-from emupin import statustext, survey, watch
-from emupin.prometheus import render
-from emupin.rates import between
-from emupin.survey import take
+from emupin.live import survey
+from emupin.live.prometheus import render
+from emupin.live.rates import between
+from emupin.live.survey import take
+from emupin.screen import statustext, watch
 
 UUID = "5a3f1d2c-7f0e-4c50-9a1b-0123456789ab"
 

@@ -21,9 +21,10 @@ import pytest
 from hosts import Host, domain_xml
 from trails import current, entry, kinds, needs, write
 
-from emupin import chain, trail, trailfiles
-from emupin.chain import Verdict, verify
+from emupin import trail
 from emupin.errors import HostError
+from emupin.proof import chain, trailfiles
+from emupin.proof.chain import Verdict, verify
 from emupin.trail import read_head
 
 if TYPE_CHECKING:

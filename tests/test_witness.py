@@ -10,7 +10,7 @@ import pytest
 from command import AFTER, BEFORE, emupin, environment, guest, make_root
 
 from emupin.errors import EmupinError
-from emupin.witness import SCHEMA, prove
+from emupin.fleet.witness import SCHEMA, prove
 
 PIN = frozenset({4})
 NO_SCHEMA = "/nowhere/domain.rng"

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from emupin import trail
-from emupin.chain import Verdict, verify
 from emupin.files import AUDIT
+from emupin.proof.chain import Verdict, verify
 from emupin.trail import read_head
 
 if TYPE_CHECKING:

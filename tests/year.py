@@ -17,11 +17,11 @@ from trees import FIXTURES
 
 from emupin import audit, domain, snapshot, splice
 from emupin.decision import Decision
+from emupin.grammar.policyfile import compile_policy
 from emupin.host import canonical
 from emupin.jsonline import encode
 from emupin.kept import POLICIES_KEPT, TOPOLOGIES_KEPT, keep
 from emupin.plan import plan
-from emupin.policyfile import compile_policy
 from emupin.situation import Others, vcpu_cpus
 
 if TYPE_CHECKING:

@@ -8,9 +8,10 @@ import sys
 from importlib import import_module
 from typing import TYPE_CHECKING
 
-from emupin import __version__, streams
+from emupin import __version__
 from emupin.errors import EmupinError
-from emupin.interruption import InterruptedBySignal
+from emupin.fleet.interruption import InterruptedBySignal
+from emupin.screen import streams
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from emupin import cpuset
 from emupin.errors import HostError
-from emupin.schema import near_miss
-from emupin.text import printable
+from emupin.grammar.schema import near_miss
+from emupin.screen.text import printable
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence

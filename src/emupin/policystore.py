@@ -110,6 +110,6 @@ def _compile(source: bytes, path: str) -> Policy:
         import site
 
         site.main()  # Where PyYAML lies; the hook starts without it.
-    from emupin.policyfile import compile_policy
+    from emupin.grammar.policyfile import compile_policy
 
     return compile_policy(source, path)

@@ -51,7 +51,8 @@ with Ledger(root, find(root).policy) as ledger:
 
 WORK = """\
 import sys, time
-from emupin import statustext, survey
+from emupin.screen import statustext
+from emupin.live import survey
 start = time.process_time()
 statustext.render(survey.take(sys.argv[1], [], None), None, 0, False)
 print((time.process_time() - start) * 1000)

@@ -7,19 +7,21 @@ import time
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
-from emupin import advice, cpuset, observe, streams, survey
-from emupin.advice import Advice, Samples
+from emupin import cpuset
 from emupin.claims import Ledger
 from emupin.commands import options
 from emupin.errors import EmupinError
 from emupin.files import root_from_environment
+from emupin.live import advice, observe, survey
+from emupin.live.advice import Advice, Samples
+from emupin.screen import streams
 from emupin.situation import pins
 from emupin.threads import EMULATOR, VHOST
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from emupin.observe import Observed
+    from emupin.live.observe import Observed
 
 SECONDS = 60.0
 SLICES = 12

@@ -6,18 +6,20 @@ import argparse
 import os
 from typing import TYPE_CHECKING
 
-from emupin import applying, kept, lookup, observe, policystore, streams
-from emupin.alignment import Context
-from emupin.applying import FAILED, OUT_OF_LINE, Means
-from emupin.applytext import count, lines, to_json, total
+from emupin import kept, policystore
 from emupin.commands import options
 from emupin.errors import EmupinError, PolicyError
 from emupin.files import POLICIES, read_bytes, root_from_environment
+from emupin.live import applying, lookup, observe
+from emupin.live.alignment import Context
+from emupin.live.applying import FAILED, OUT_OF_LINE, Means
+from emupin.screen import streams
+from emupin.screen.applytext import count, lines, to_json, total
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from emupin.applying import Result
+    from emupin.live.applying import Result
     from emupin.policy import Policy
     from emupin.recorder import Order, Recorded
 

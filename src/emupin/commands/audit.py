@@ -9,18 +9,19 @@ import shutil
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
 
-from emupin import context, entrytext, streams, terminal, trailfiles
-from emupin.archive import Archive, beside
 from emupin.commands import audit_replay, audit_report, audit_verify, options
 from emupin.errors import EmupinError
 from emupin.files import STATE, root_from_environment
-from emupin.trailquery import Query, time_asked
+from emupin.proof import context, trailfiles
+from emupin.proof.archive import Archive, beside
+from emupin.proof.trailquery import Query, time_asked
+from emupin.screen import entrytext, streams, terminal
 
 if TYPE_CHECKING:
     import argparse
     from collections.abc import Iterator
 
-    from emupin.trailfiles import Line
+    from emupin.proof.trailfiles import Line
 
     Subparsers = argparse._SubParsersAction[argparse.ArgumentParser]
     Found = tuple[Line, dict[str, Any]]

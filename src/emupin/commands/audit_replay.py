@@ -7,19 +7,20 @@ import json
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
-from emupin import __version__, streams
+from emupin import __version__
 from emupin.files import root_from_environment
-from emupin.replay import DIFFERENT, NO_DECISION, NOT_REPLAYABLE, SAME, Replayed, replay
-from emupin.terminal import BOLD, GREEN, RED, paint, put, wants_colour
-from emupin.text import printable
-from emupin.trails import find_trails
+from emupin.proof.replay import DIFFERENT, NO_DECISION, NOT_REPLAYABLE, SAME, Replayed, replay
+from emupin.proof.trails import find_trails
+from emupin.screen import streams
+from emupin.screen.terminal import BOLD, GREEN, RED, paint, put, wants_colour
+from emupin.screen.text import printable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from emupin.errors import EmupinError
-    from emupin.replay import Difference
-    from emupin.trailfiles import Line
+    from emupin.proof.replay import Difference
+    from emupin.proof.trailfiles import Line
 
     Subparsers = argparse._SubParsersAction[argparse.ArgumentParser]
 

@@ -5,19 +5,20 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING
 
-from emupin import audit, streams
+from emupin import audit
 from emupin.commands.audit_replay import add_sources
 from emupin.errors import EmupinError
 from emupin.files import root_from_environment
-from emupin.replay import replay
+from emupin.proof.replay import replay
+from emupin.proof.trails import find_trails
 from emupin.report.page import Page, Source, check_jinja, write
 from emupin.report.row import row
-from emupin.trails import find_trails
+from emupin.screen import streams
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from emupin.trails import Trail
+    from emupin.proof.trails import Trail
 
     Subparsers = argparse._SubParsersAction[argparse.ArgumentParser]
 

@@ -7,16 +7,17 @@ import os
 import re
 from typing import TYPE_CHECKING
 
-from emupin import chain, streams, terminal, trailfiles
 from emupin.commands import options
 from emupin.errors import EmupinError
 from emupin.files import AUDIT, root_from_environment
+from emupin.proof import chain, trailfiles
+from emupin.screen import streams, terminal
 from emupin.trail import read_head
 
 if TYPE_CHECKING:
     import argparse
 
-    from emupin.chain import Finding, Verdict
+    from emupin.proof.chain import Finding, Verdict
 
     Subparsers = argparse._SubParsersAction[argparse.ArgumentParser]
 

@@ -6,9 +6,9 @@ import argparse
 import dataclasses
 import json
 
-from emupin import streams, terminal
 from emupin.commands import options
 from emupin.files import root_from_environment
+from emupin.screen import streams, terminal
 
 EPILOG = """\
 Nothing is changed. On a healthy host it says one line; --verbose shows every check, and those that could not be made:

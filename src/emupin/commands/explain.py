@@ -6,12 +6,13 @@ import argparse
 import json
 import shutil
 
-from emupin import lookup, streams, terminal
 from emupin.commands import options
-from emupin.explanation import explain, to_json
-from emupin.explanationtext import render
-from emupin.facts import read_facts
 from emupin.files import root_from_environment
+from emupin.live import lookup
+from emupin.live.facts import read_facts
+from emupin.screen import streams, terminal
+from emupin.screen.explanation import explain, to_json
+from emupin.screen.explanationtext import render
 
 EPILOG = """\
 What is there as a file, or has a slash, is a FILE: a domain XML, or libvirt's status XML of a running guest. All else

@@ -10,15 +10,16 @@ import sys
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
 
-from emupin import cpuset, snapshot, streams
+from emupin import cpuset, snapshot
 from emupin.claims import Ledger
 from emupin.commands import options
 from emupin.errors import EmupinError, HostError
 from emupin.files import LIBVIRT_RUN, root_from_environment
+from emupin.grammar.policyfile import default_path
 from emupin.host import to_json
-from emupin.mark import NO_CPUS, Mark, marks
-from emupin.picture import draw
-from emupin.policyfile import default_path
+from emupin.screen import streams
+from emupin.screen.mark import NO_CPUS, Mark, marks
+from emupin.screen.picture import draw
 from emupin.situation import Others
 
 if TYPE_CHECKING:

@@ -44,7 +44,7 @@ def count(text: str) -> int:
 
 def read_policy(path: str | None) -> Policy:
     """The policy in `path`, or the installed one. Raises PolicyError."""
-    from emupin.policyfile import compile_policy, default_path
+    from emupin.grammar.policyfile import compile_policy, default_path
 
     path = path or default_path(root_from_environment())
     if path is None:

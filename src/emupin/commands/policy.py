@@ -5,12 +5,12 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
-from emupin import streams
 from emupin.commands import policytest
 from emupin.errors import PolicyError
 from emupin.files import POLICIES, root_from_environment
-from emupin.policyfile import compile_policy, default_path, problems
-from emupin.policytext import render, render_json
+from emupin.grammar.policyfile import compile_policy, default_path, problems
+from emupin.grammar.policytext import render, render_json
+from emupin.screen import streams
 
 if TYPE_CHECKING:
     import argparse

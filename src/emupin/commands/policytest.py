@@ -5,14 +5,15 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING
 
-from emupin import batches, streams
 from emupin.commands import options
 from emupin.errors import EmupinError
-from emupin.facts import read_facts
-from emupin.trial import Side, Tally, Trial, summary
+from emupin.fleet import batches
+from emupin.fleet.trial import Side, Tally, Trial, summary
+from emupin.live.facts import read_facts
+from emupin.screen import streams
 
 if TYPE_CHECKING:
-    from emupin.rewriting import Batch
+    from emupin.fleet.rewriting import Batch
 
 EPILOG = """\
 stdout has a line for each guest: file, name, rule, placement, CPUs before -> after; with --json an object a line. With

@@ -6,12 +6,13 @@ import argparse
 import os
 from typing import Any
 
-from emupin import batches, streams
 from emupin.audit import now
 from emupin.commands import options
 from emupin.errors import EmupinError
-from emupin.inplace import read_descriptor, read_file
-from emupin.rewriting import Batch, Rewriter, Wishes, load_witness, named
+from emupin.fleet import batches
+from emupin.fleet.inplace import read_descriptor, read_file
+from emupin.fleet.rewriting import Batch, Rewriter, Wishes, load_witness, named
+from emupin.screen import streams
 
 EPILOG = """\
 Without a file, or with `-`, the XML comes from stdin. Without an option the result of one document goes to stdout.

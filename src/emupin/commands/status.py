@@ -8,15 +8,16 @@ import time
 from contextlib import nullcontext
 from typing import TYPE_CHECKING
 
-from emupin import statustext, streams, survey, terminal, watch
 from emupin.commands import options
 from emupin.errors import EmupinError
 from emupin.files import root_from_environment
-from emupin.text import printable
+from emupin.live import survey
+from emupin.screen import statustext, streams, terminal, watch
+from emupin.screen.text import printable
 
 if TYPE_CHECKING:
-    from emupin.rates import RatesByGuest
-    from emupin.survey import Survey
+    from emupin.live.rates import RatesByGuest
+    from emupin.live.survey import Survey
 
 SECONDS = 2.0
 """Between two looks."""
@@ -131,13 +132,13 @@ def _text(found: Survey, rates: RatesByGuest | None) -> str:
 def _put_json(found: Survey, rates: RatesByGuest | None) -> None:
     import json
 
-    from emupin import statusjson
+    from emupin.live import statusjson
 
     streams.put((json.dumps(statusjson.to_json(found, rates)) + "\n").encode())
 
 
 def _export(found: Survey, path: str | None) -> None:
-    from emupin import prometheus
+    from emupin.live import prometheus
 
     data = prometheus.render(found)
     if path is None or path == "-":

@@ -11,8 +11,8 @@ from emupin.doctor.finding import Finding, ok, problem, warning
 from emupin.doctor.machine import unreadable
 from emupin.errors import PolicyError
 from emupin.files import POLICIES, RUN, STATE, read_trusted
+from emupin.grammar.policyfile import compile_policy, default_path, problems
 from emupin.policy import Policy
-from emupin.policyfile import compile_policy, default_path, problems
 from emupin.policystore import FORMAT
 
 if TYPE_CHECKING:

@@ -13,7 +13,7 @@ from emupin import __version__, cpuset
 from emupin.errors import EmupinError
 from emupin.host import to_json
 from emupin.report.island import Islands
-from emupin.text import printable
+from emupin.screen.text import printable
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping

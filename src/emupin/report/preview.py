@@ -6,12 +6,12 @@ from typing import TYPE_CHECKING, Any
 
 from emupin import __version__, cpuset, splice
 from emupin.digest import hex_digest
-from emupin.explanation import text_of
+from emupin.grammar.policytext import render
 from emupin.host import canonical
-from emupin.policytext import render
-from emupin.replay import NO_DECISION, Replayed, Situation
+from emupin.proof.replay import NO_DECISION, Replayed, Situation
 from emupin.report.page import Page, Source
 from emupin.report.row import row
+from emupin.screen.explanation import text_of
 from emupin.situation import Others
 
 if TYPE_CHECKING:

@@ -9,15 +9,15 @@ from typing import TYPE_CHECKING, Any
 
 from emupin import cpuset
 from emupin.errors import EmupinError
-from emupin.explanation import COMPLAINT, PASSED, Tried, explain, text_of
+from emupin.screen.explanation import COMPLAINT, PASSED, Tried, explain, text_of
+from emupin.screen.text import printable
 from emupin.situation import pins
-from emupin.text import printable
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from emupin.explanation import Explanation
-    from emupin.replay import Replayed, Situation
+    from emupin.proof.replay import Replayed, Situation
+    from emupin.screen.explanation import Explanation
 
 MOST_LINES = 200
 """Of a diff or a list of warnings."""

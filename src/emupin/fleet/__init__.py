@@ -1,0 +1,1 @@
+"""Many domain XML documents at once: found, decided, rewritten, proved."""

@@ -1,0 +1,76 @@
+"""Many files through one piece of work: found as they are needed, in batches, spread over processes, with progress."""
+
+from __future__ import annotations
+
+import os
+import sys
+from contextlib import closing
+from functools import partial
+from itertools import islice
+from typing import TYPE_CHECKING, TypeVar
+
+from emupin.errors import EmupinError
+from emupin.fleet import parallel, walk
+from emupin.fleet.interruption import Interruption
+from emupin.screen import streams
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Sequence
+
+Result = TypeVar("Result")
+
+BATCH = 64
+"""Files that a worker takes at a time: enough to make the exchange between processes cheap."""
+
+
+def through(
+    work: Callable[[Interruption, Sequence[str]], Result],
+    arguments: Iterable[str],
+    jobs: int,
+    report: Callable[[EmupinError], None],
+) -> Iterator[Result]:
+    """What `work` makes of each batch of the files that `arguments` stand for, in their order.
+
+    A folder that cannot be read goes to `report`. Raises InterruptedBySignal where a signal comes.
+    """
+    with Interruption() as interruption:
+        batches = _batches(walk.files(arguments, report))
+        with closing(parallel.in_order(partial(work, interruption), batches, jobs)) as results:
+            try:
+                for result in results:
+                    yield result
+                    interruption.check()
+            except EmupinError:
+                interruption.check()  # A worker that the signal ended is no trouble of its own.
+                raise
+
+
+def _batches(files: Iterator[str]) -> Iterator[list[str]]:
+    while batch := list(islice(files, BATCH)):
+        yield batch
+
+
+def cores() -> int:
+    """The CPUs that this process may use, not those of the machine."""
+    return len(os.sched_getaffinity(0))
+
+
+class Progress:
+    """One line on stderr, only where that is a terminal."""
+
+    def __init__(self) -> None:
+        self.visible = os.isatty(streams.STDERR)
+
+    def show(self, text: str) -> None:
+        self._write(f"{text} …")
+
+    def clear(self) -> None:
+        self._write("\r\x1b[K")
+
+    def end(self, text: str) -> None:
+        self._write(f"{text}\n")
+
+    def _write(self, text: str) -> None:
+        if self.visible:
+            sys.stderr.write(text)
+            sys.stderr.flush()

@@ -1,0 +1,169 @@
+"""Documents through the engine, one or a batch: what `emupin rewrite` does with each, and what there is to say."""
+
+from __future__ import annotations
+
+import os
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+from emupin import domain, splice
+from emupin.commands.options import absent_cpus
+from emupin.errors import EmupinError, HostError
+from emupin.fleet.inplace import read_file, update
+from emupin.plan import plan
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from emupin.fleet.interruption import Interruption
+    from emupin.host import Host
+    from emupin.policy import Policy
+
+OPERATING_SYSTEM_HINTS = {
+    "EACCES": "its owner or root may do this",
+    "EPERM": "its owner or root may do this",
+    "ENOSPC": "make room and run the command again",
+    "EROFS": "mount it writable",
+    "EISDIR": "give its files, or --diff, --check or --in-place for all below it",
+}
+
+
+@dataclass(frozen=True)
+class Wishes:
+    """What the command line asks for."""
+
+    check: bool = False
+    in_place: bool = False
+    diff: bool = False
+    validate: bool = False
+    sync: bool = False
+    report: bool = False
+
+
+@dataclass
+class Batch:
+    """What came of some files: how many, and what goes to stdout and to stderr."""
+
+    files: int = 0
+    changed: int = 0
+    failed: int = 0
+    output: bytes = b""
+    remarks: list[str] = field(default_factory=list)
+    rows: list[dict[str, Any]] = field(default_factory=list)
+    """For a report."""
+    unread: list[str] = field(default_factory=list)
+    """Errors of documents that have no row."""
+
+    def fail(self, error: EmupinError) -> None:
+        self.failed += 1
+        self.remarks.append(str(error))
+
+    def add_counts(self, other: Batch) -> None:
+        self.files += other.files
+        self.changed += other.changed
+        self.failed += other.failed
+
+
+@contextmanager
+def named(path: str, batch: Batch) -> Iterator[None]:
+    """Count the document `path` in `batch`, and there note what goes wrong with it: the others go on."""
+    batch.files += 1
+    rows, problem = len(batch.rows), None
+    try:
+        yield
+    except EmupinError as error:
+        problem = error
+    except OSError as error:
+        problem = _system_error(path, error)
+    if problem:
+        batch.fail(problem)
+        batch.unread += [] if len(batch.rows) > rows else [str(problem)]
+
+
+def load_witness() -> None:
+    """See that lxml is there before any work is done. Raises EmupinError."""
+    try:
+        from emupin.fleet import witness  # noqa: F401
+    except ImportError:
+        hint = "install python3-lxml (on RHEL too), or leave --validate away"
+        raise EmupinError("emupin rewrite", "--validate needs lxml, which is not installed", hint) from None
+
+
+def _system_error(path: str, error: OSError) -> EmupinError:
+    import errno
+
+    hint = OPERATING_SYSTEM_HINTS.get(errno.errorcode.get(error.errno or 0, ""), "")
+    return EmupinError(path, error.strerror or str(error), hint)
+
+
+@dataclass(frozen=True)
+class Rewriter:
+    """The engine with its policy and host; without a host what needs one is not checked."""
+
+    policy: Policy
+    host: Host | None
+    wishes: Wishes
+
+    @cached_property
+    def sections(self) -> frozenset[str]:
+        """What the policy looks into."""
+        return self.policy.sections()
+
+    def batch(self, interruption: Interruption, paths: Iterable[str]) -> Batch:
+        batch = Batch()
+        for path in paths:
+            interruption.check()
+            with named(path, batch):
+                batch.output += self.file(path, batch)
+        return batch
+
+    def file(self, path: str, batch: Batch) -> bytes:
+        """What to print for the file `path`. Raises EmupinError, OSError."""
+        if not self.wishes.in_place:
+            return self.document(read_file(path), path, batch)
+        before, after = update(path, lambda data: self.rewrite(data, path, batch), self.wishes.sync)
+        return self.shown(before, after, path, batch)
+
+    def document(self, data: bytes, path: str, batch: Batch) -> bytes:
+        """What to print for the document `data`. Raises EmupinError."""
+        return self.shown(data, self.rewrite(data, path, batch), path, batch)
+
+    def shown(self, before: bytes, after: bytes, path: str, batch: Batch) -> bytes:
+        wishes = self.wishes
+        batch.changed += before != after
+        if wishes.diff and before != after:
+            from emupin.fleet.diff import unified
+
+            return unified(before, after, path)
+        if wishes.diff or wishes.in_place:
+            return b""
+        if wishes.check:
+            return os.fsencode(path) + b"\n" if before != after else b""
+        return after
+
+    def rewrite(self, data: bytes, source: str, batch: Batch) -> bytes:
+        """`data` as the policy wants it. Raises EmupinError where that cannot be had, or is not proved."""
+        guest = domain.read(data, source, self.sections)
+        decision = plan(guest, self.policy, self.host)
+        foreign = absent_cpus(guest, self.host) if decision.rule else ""
+        if self.wishes.report:
+            from emupin.report.preview import preview, situation_of
+
+            warnings = (*decision.warnings, foreign) if foreign else decision.warnings
+            batch.rows.append(preview(data, source, situation_of(guest, self.policy, self.host), decision, warnings))
+        if decision.rule is None:
+            return data
+        if decision.failed:
+            raise HostError(source, decision.reason, foreign or "change the policy, or the guest's pins")
+        remarks = (*decision.warnings, foreign) if foreign else decision.warnings
+        batch.remarks += [f"{source}: {remark}" for remark in remarks]
+        if decision.cpus is None:
+            return data
+        result = splice.rewrite(data, guest, decision.cpus, decision.iothreads)
+        if self.wishes.validate and result != data:
+            from emupin.fleet.witness import prove
+
+            batch.remarks += prove(data, result, decision.cpus, source, follow=decision.iothreads)
+        return result

@@ -1,0 +1,186 @@
+"""A policy tried on guests: which rule takes each, what it would get, and what another policy would change."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+from emupin import cpuset
+from emupin.commands.options import absent_cpus
+from emupin.fleet.inplace import read_descriptor, read_file
+from emupin.fleet.rewriting import Batch, named
+from emupin.live import lookup
+from emupin.plan import plan
+from emupin.screen import streams
+from emupin.screen.explanation import result_json
+from emupin.screen.text import printable
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from emupin.domain import Domain
+    from emupin.fleet.interruption import Interruption
+    from emupin.live.facts import Facts
+    from emupin.plan import Plan
+    from emupin.policy import Policy
+
+
+@dataclass
+class Count:
+    """The guests of one rule."""
+
+    guests: int = 0
+    changed: int = 0
+    troubled: int = 0
+    """No placement passes its checks."""
+
+
+@dataclass
+class Tally(Batch):
+    """What came of some guests. Of `changed` with two policies: what differs between them."""
+
+    rules: dict[str | None, Count] = field(default_factory=dict)
+    """By the rule that takes them; None: no rule does."""
+    foreign: int = 0
+    """Guests that are pinned to CPUs that the host does not have."""
+    first_foreign: str = ""
+
+    def add(self, other: Tally) -> None:
+        self.add_counts(other)
+        self.foreign += other.foreign
+        self.first_foreign = self.first_foreign or other.first_foreign
+        for rule, count in other.rules.items():
+            self.of_rule(rule, count.guests, count.changed, count.troubled)
+
+    def of_rule(self, rule: str | None, guests: int, changed: int, troubled: int) -> None:
+        count = self.rules.setdefault(rule, Count())
+        count.guests += guests
+        count.changed += changed
+        count.troubled += troubled
+
+    @property
+    def troubled(self) -> int:
+        return sum(count.troubled for count in self.rules.values())
+
+
+@dataclass(frozen=True)
+class Side:
+    """A policy, and the facts that it is tried with: who holds a CPU alone can depend on the policy."""
+
+    policy: Policy
+    facts: Facts
+
+    def decide(self, guest: Domain) -> Plan:
+        return plan(guest, self.policy, self.facts.host, self.facts.others(guest))
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One policy, or one against an older one."""
+
+    new: Side
+    old: Side | None
+    as_json: bool
+
+    @cached_property
+    def sections(self) -> frozenset[str]:
+        """What the policies look into."""
+        old = self.old.policy.sections() if self.old else frozenset()
+        return self.new.policy.sections() | old
+
+    def batch(self, interruption: Interruption, paths: Iterable[str]) -> Tally:
+        tally = Tally()
+        for path in paths:
+            interruption.check()
+            with named(path, tally):
+                data = read_descriptor(streams.STDIN) if path == "-" else read_file(path)
+                tally.output += self.document(data, path, tally)
+        return tally
+
+    def document(self, data: bytes, path: str, tally: Tally) -> bytes:
+        """What to print for the guest in `data`. Raises DomainError."""
+        guest = lookup.read_guest(data, path, self.sections)
+        new = self.new.decide(guest)
+        old = self.old.decide(guest) if self.old else None
+        changes = is_changed(guest, new) if old is None else differ(guest, old, new)
+        tally.changed += changes
+        tally.of_rule(new.rule, 1, changes, new.failed)
+        if new.rule is not None and (foreign := absent_cpus(guest, self.new.facts.host)):
+            tally.foreign += 1
+            tally.first_foreign = tally.first_foreign or f"{path}: {foreign}"
+        if old is not None and not changes:
+            return b""
+        text = self.json(guest, path, old, new) if self.as_json else line(guest, path, old, new)
+        return os.fsencode(text + "\n")
+
+    def json(self, guest: Domain, path: str, old: Plan | None, new: Plan) -> str:
+        form: dict[str, Any] = {"file": path, "name": guest.name, "uuid": guest.uuid, **result_json(guest, new)}
+        return json.dumps(form if old is None else {**form, "old": result_json(guest, old)})
+
+
+def is_changed(guest: Domain, decided: Plan) -> bool:
+    return decided.cpus is not None and decided.cpus != guest.emulatorpin
+
+
+def differ(guest: Domain, old: Plan, new: Plan) -> bool:
+    """Whether the guest fares differently. That a rule or a placement has another name alone is no difference."""
+    return _effect(guest, old) != _effect(guest, new)
+
+
+def _effect(guest: Domain, decided: Plan) -> tuple[object, ...]:
+    if decided.cpus is None:
+        return (decided.failed, decided.failed and decided.on_failure)
+    return decided.cpus, decided.dedicated, decided.persist, decided.iothreads and bool(guest.iothreads)
+
+
+# -- as a line --------------------------------------------------------------------------------------------------------
+
+
+def line(guest: Domain, path: str, old: Plan | None, new: Plan) -> str:
+    """`FILE: NAME: rule, placement: before -> after`, or what was and what is; one line whatever the names hold."""
+    told = _outcome(guest, new) if old is None else f"old: {_outcome(guest, old)} | new: {_outcome(guest, new)}"
+    if old is not None:
+        told += "".join(f" ({key}: {was} -> {now})" for key, was, now in _side_effects(guest, old, new))
+    told += "".join(f" (warning: {warning})" for warning in new.warnings)
+    return printable(f"{path}: {guest.name}: {told}")
+
+
+def _outcome(guest: Domain, decided: Plan) -> str:
+    before = "no pin" if guest.emulatorpin is None else cpuset.format(guest.emulatorpin)
+    if decided.rule is None:
+        return f"no rule: {before} stays"
+    if decided.failed:
+        return f"{decided.reason}; on_failure: {decided.on_failure}"
+    what = f"{decided.rule}, {decided.placement}: {before}"
+    if decided.cpus is None or decided.cpus == guest.emulatorpin:
+        return f"{what} stays"
+    return f"{what} -> {cpuset.format(decided.cpus)}"
+
+
+def _side_effects(guest: Domain, old: Plan, new: Plan) -> list[tuple[str, str, str]]:
+    """What the two lines would not show, where both place the guest."""
+    if old.cpus is None or new.cpus is None:
+        return []
+    pairs = [("persist", old.persist, new.persist)]
+    if guest.iothreads:
+        pairs.append(("iothreads", old.iothreads, new.iothreads))
+    words = {"persist": ("false", "true"), "iothreads": ("keep", "follow")}
+    return [(key, words[key][was], words[key][now]) for key, was, now in pairs if was != now]
+
+
+def summary(total: Tally, policy: Policy, against: bool) -> list[str]:
+    """A line for each rule, in the policy's order, those without a guest too."""
+    lines = []
+    for rule in [*(rule.name for rule in policy.rules), None]:
+        count = total.rules.get(rule, Count())
+        name = "no rule" if rule is None else f"rule {rule}"
+        verb = ("differs", "differ") if against else ("changes", "change")
+        parts = [f"{count.changed:,} {verb[count.changed != 1]}"] if count.changed else []
+        if count.troubled:
+            parts.append(f"{count.troubled:,} without a placement that passes its checks")
+        what = f" ({', '.join(parts)})" if parts else ""
+        lines.append(f"{name}: {count.guests:,} guest{'' if count.guests == 1 else 's'}{what}")
+    return lines

@@ -1,0 +1,127 @@
+"""One guest against its plan, running or shut off: what is out of line, and how libvirt's XML would change.
+
+For a running guest it is the same assessment as `status`; nothing is locked, claimed or changed.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from emupin import domain, splice
+from emupin.errors import HostError
+from emupin.files import LIBVIRT_RUN, read_bytes
+from emupin.live import observe
+from emupin.live.drift import DEFINED, LIVE, PERSISTENT, Drift
+from emupin.live.observe import DEFINITIONS
+from emupin.plan import plan
+from emupin.situation import cpus_that_matter
+
+if TYPE_CHECKING:
+    from emupin.domain import Domain, Status
+    from emupin.live.facts import Facts
+    from emupin.plan import Plan
+    from emupin.policy import Policy
+
+    Cpus = frozenset[int]
+
+
+@dataclass(frozen=True)
+class Context:
+    """The host's root folder, the policy, and what is wrong with the policy's file."""
+
+    root: str
+    policy: Policy
+    problems: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Look:
+    """One guest, and what is out of line; the diffs are lines of `<cputune>`, by LIVE and PERSISTENT."""
+
+    guest: Domain
+    running: bool
+    plan: Plan
+    drifts: tuple[Drift, ...] = ()
+    diffs: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    persistence: str = DEFINED
+
+    @property
+    def ours(self) -> bool:
+        """A rule takes the guest, and does not keep it as it is."""
+        return self.plan.cpus is not None or self.plan.failed
+
+
+def is_running(root: str, name: str) -> bool:
+    return os.path.exists(f"{root}{LIBVIRT_RUN}/{name}.xml")
+
+
+def look(context: Context, name: str, facts: Facts) -> Look:
+    """What is out of line with the guest `name`; nothing is changed. Raises HostError, DomainError."""
+    if not is_running(context.root, name):
+        return _look_shut_off(context, name, facts)
+    found = observe.observe(context.root, name, context.policy, facts).assessment
+    texts = {LIVE: live_xml(context.root, name)[0]} if found.plan.cpus is not None else {}
+    if texts and found.persistence == DEFINED and found.plan.persist:
+        texts[PERSISTENT] = read_file(f"{context.root}{DEFINITIONS}/{name}.xml")
+    diffs = {where: diff for where, data in texts.items() if (diff := _diff(data, found.plan))}
+    return Look(found.guest, True, found.plan, found.drifts, diffs, found.persistence)
+
+
+def expect(facts: Facts, seen: Look) -> None:
+    """Take the plan of a running guest into account for the guests after it, as its claim would be; nothing is kept."""
+    if facts.ledger and seen.running and seen.plan.cpus is not None and seen.guest.uuid:
+        facts.ledger.claim(seen.guest.uuid, seen.plan.cpus, seen.plan.dedicated)
+
+
+def _look_shut_off(context: Context, name: str, facts: Facts) -> Look:
+    """A guest that does not run has its persistent definition alone."""
+    path = f"{context.root}{DEFINITIONS}/{name}.xml"
+    data = read_file(path)
+    guest = domain.read(data, path, context.policy.sections())
+    wanted = cpus_that_matter(guest, context.policy, facts.host)
+    others = facts.ledger.others(guest.uuid, wanted) if facts.ledger else facts.held
+    planned = plan(guest, context.policy, facts.host, others)
+    if planned.cpus is None or not planned.persist:
+        return Look(guest, False, planned)
+    diff = _diff(data, planned)
+    drifts = tuple(_stored_drifts(guest, planned, planned.cpus))
+    return Look(guest, False, planned, drifts, {PERSISTENT: diff} if diff else {})
+
+
+def _stored_drifts(guest: Domain, planned: Plan, cpus: Cpus) -> list[Drift]:
+    cause = "not recorded since the guest was defined, or the plan has changed"
+    pins = [("<emulatorpin>", guest.emulatorpin)]
+    if planned.iothreads:
+        pins += [(f"<iothreadpin> of iothread{each}", guest.iothreadpins.get(each)) for each in guest.iothreads]
+    return [Drift(PERSISTENT, element, cpus, pin, cause) for element, pin in pins if pin != cpus]
+
+
+def _diff(data: bytes, planned: Plan) -> tuple[str, ...]:
+    guest = domain.read(data, "definition", frozenset())
+    edits = splice.edits(data, guest, planned.cpus or frozenset(), planned.iothreads)
+    return tuple(splice.cputune_diff(data, guest, edits)) if edits else ()
+
+
+def live_xml(root: str, name: str) -> tuple[bytes, Status]:
+    """The `<domain>` in libvirt's status file of a running guest, and all that the file says.
+
+    Raises HostError, DomainError.
+    """
+    path = f"{root}{LIBVIRT_RUN}/{name}.xml"
+    data = read_file(path)
+    status = domain.read_status(data, path, frozenset())
+    if not status.pid:
+        raise HostError(path, "names no process", "is the guest still starting?")
+    end = b"</domain>"
+    return data[status.domain.layout.domain_start : data.rindex(end) + len(end)], status
+
+
+def read_file(path: str) -> bytes:
+    """Raises HostError."""
+    try:
+        return read_bytes(path)
+    except OSError as error:
+        raise HostError(path, f"cannot be read: {error.strerror}", "has the guest ended?") from None

@@ -1,0 +1,213 @@
+"""Brings guests in line: live threads, libvirt's live XML and its persistent one, whether they run or are shut off.
+
+To mend is the hook's own path: `decide`, with its claim, `enforce`, then the record through libvirt. A look before
+says what is out of line, and a look afterwards proves that nothing is.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from emupin import audit, cpuset, domain, splice, trail
+from emupin.claims import Ledger
+from emupin.decision import decide
+from emupin.enforce import enforce
+from emupin.errors import EmupinError, HostError
+from emupin.live import facts
+from emupin.live.alignment import expect, is_running, live_xml, look, read_file
+from emupin.live.drift import LIVE, PERSISTENT, UNKNOWN
+from emupin.live.observe import DEFINITIONS
+from emupin.recorder import SHUT_OFF, Order, Recorded, order_for
+from emupin.threads import check_process
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from emupin.decision import Decision
+    from emupin.domain import Status
+    from emupin.jsonline import Json
+    from emupin.live.alignment import Context, Look
+    from emupin.live.facts import Facts
+
+    Cpus = frozenset[int]
+
+IN_LINE, OUT_OF_LINE, MENDED, LEFT_ALONE, ENDED, FAILED = (
+    "in line", "out of line", "mended", "left alone", "ended", "failed",
+)  # fmt: skip
+"""What becomes of a guest."""
+
+ROUNDS = 3
+"""The hook, or somebody with `virsh`, may change a guest at the same time: how often to begin anew."""
+
+
+@dataclass(frozen=True)
+class Means:
+    """What changes the world: `os.sched_setaffinity`, and the record in libvirt's definitions."""
+
+    set_affinity: Callable[[int, Cpus], None]
+    record: Callable[[str, Order], Mapping[str, Recorded]]
+
+
+@dataclass
+class Done:
+    """What was changed so far."""
+
+    groups: int = 0
+    moved: set[int] = field(default_factory=set)
+    recorded: list[str] = field(default_factory=list)
+    warnings: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Result:
+    """One guest, what was out of line, and what was done about it."""
+
+    name: str
+    state: str
+    seen: Look | None
+    """As it was found."""
+    done: Done
+    error: str = ""
+
+
+def apply(context: Context, names: Sequence[str], means: Means | None) -> Iterator[Result]:
+    """What came of each guest; `means` None changes nothing. One guest's trouble stops no other."""
+    shared = facts.of_machine(context.root, context.policy)
+
+    def read() -> Facts:
+        return facts.of_machine(context.root, context.policy) if means else shared
+
+    for name in names:
+        yield _one(context, name, read, means)
+
+
+def _one(context: Context, name: str, read: Callable[[], Facts], means: Means | None) -> Result:
+    seen, done = None, Done()
+    try:
+        around = read()
+        seen = look(context, name, around)
+        done.warnings = seen.plan.warnings
+        if not seen.ours:
+            return Result(name, LEFT_ALONE, seen, done)
+        if means is None:
+            expect(around, seen)
+            if seen.plan.failed:
+                raise EmupinError("", seen.plan.reason, "change its pins or the policy")
+        else:
+            mend(context, name, read, means, done)
+    except EmupinError as error:
+        return Result(name, FAILED if _is_there(context.root, name) else ENDED, seen, done, str(error))
+    if means is None:
+        return Result(name, OUT_OF_LINE if seen.drifts else IN_LINE, seen, done)
+    return Result(name, MENDED if seen.drifts or done.moved or done.recorded else IN_LINE, seen, done)
+
+
+def _is_there(root: str, name: str) -> bool:
+    return is_running(root, name) or os.path.exists(f"{root}{DEFINITIONS}/{name}.xml")
+
+
+def mend(context: Context, name: str, read_facts: Callable[[], Facts], means: Means, done: Done) -> Look:
+    """Bring one guest in line; what it looks like then. What was `done` counts also where it ends in an error.
+
+    Raises EmupinError where the guest is not in line afterwards.
+    """
+    for _ in range(ROUNDS):
+        seen = look(context, name, read_facts())
+        if not seen.ours:
+            return seen
+        _mend_once(context, name, seen, means, done)
+        seen = look(context, name, read_facts())
+        if not seen.drifts and not seen.plan.failed:
+            return seen
+    left = "; ".join(f"{each.what} on {cpuset.format(each.found or ()) or 'nothing'}" for each in seen.drifts)
+    raise HostError(f"guest {name}", f"is out of line again: {left or seen.plan.reason}", "who else changes it?")
+
+
+def _mend_once(context: Context, name: str, seen: Look, means: Means, done: Done) -> None:
+    """Decide anew, from what holds now, and act. Trouble goes into the audit trail, and on. Raises EmupinError."""
+    decision = None
+    try:
+        if seen.running:
+            data, status = live_xml(context.root, name)
+            check_process(context.root, status.pid, status.domain.uuid or "")
+            decision = _decide(context, name, data)
+            _enforce(context, decision, status, means, done)
+            order = order_for(decision.plan, decision.plan.cpus or frozenset(), status, decision.policy.digest)
+        else:
+            path = f"{context.root}{DEFINITIONS}/{name}.xml"
+            decision = _decide_shut_off(context, name, read_file(path))
+            _audit_rewritten(context, decision)
+            order = _order_for_shut_off(decision)
+        done.warnings = decision.warnings
+    except EmupinError as error:
+        _put(context.root, audit.failure("apply", "failed", name, decision, str(error)))
+        audit.log(context.root, f"apply: {error}", trouble=True)
+        raise
+    if decision.plan.cpus is not None and _is_unrecorded(seen, order):
+        done.recorded += [each for each in means.record(context.root, order) if each not in done.recorded]
+
+
+def _is_unrecorded(seen: Look, order: Order) -> bool:
+    """libvirt need not be asked where its files say what is ordered: apply works without libvirt-python then."""
+    pinned = all(each.where not in (LIVE, PERSISTENT) for each in seen.drifts) and seen.plan.cpus == order.cpus
+    return not pinned or (order.persist and seen.persistence == UNKNOWN)
+
+
+def _decide(context: Context, name: str, data: bytes) -> Decision:
+    decision = decide(context.root, context.policy, data, f"domain XML of {name}", context.problems)
+    if decision.plan.failed:
+        raise HostError(f"guest {name}", decision.plan.reason, "change its pins or the policy")
+    return decision
+
+
+def _decide_shut_off(context: Context, name: str, data: bytes) -> Decision:
+    """The same, but a guest that does not run holds no CPU: what its next start gets is decided then."""
+    uuid = domain.read(data, f"domain XML of {name}", frozenset()).uuid or ""
+    starting = uuid in Ledger.look(context.root, context.policy).claims
+    try:
+        return _decide(context, name, data)
+    finally:
+        if not starting:
+            with Ledger(context.root, context.policy) as ledger:
+                ledger.release(uuid)
+                ledger.save()
+
+
+def _order_for_shut_off(decision: Decision) -> Order:
+    made, guest = decision.plan, decision.guest
+    origin = made.rule or "", made.placement or "", decision.policy.digest
+    return Order(guest.uuid or "", SHUT_OFF, made.cpus or frozenset(), made.persist, made.iothreads, *origin)
+
+
+def _enforce(context: Context, decision: Decision, status: Status, means: Means, done: Done) -> None:
+    cpus = decision.plan.cpus
+    if cpus is None:
+        return
+    enforced = enforce(context.root, status, cpus, means.set_affinity, decision.plan.iothreads)
+    done.groups += enforced.groups
+    done.moved.update(enforced.moved)
+    changed = enforced.groups or enforced.moved
+    _put(context.root, audit.entry("apply", "enforced" if changed else "unchanged", decision, []))
+    if changed:
+        audit.log(context.root, f"{decision.guest.name}: apply: emulator threads put on {cpuset.format(cpus)}")
+
+
+def _audit_rewritten(context: Context, decision: Decision) -> None:
+    cpus = decision.plan.cpus
+    if cpus is None:
+        return
+    changes = (
+        splice.edits(decision.data, decision.guest, cpus, decision.plan.iothreads) if decision.plan.persist else []
+    )
+    _put(context.root, audit.entry("apply", "rewritten" if changes else "unchanged", decision, changes))
+
+
+def _put(root: str, entry: dict[str, Json]) -> None:
+    """A trail that cannot be written to costs no guest its CPUs: syslog has it."""
+    try:
+        trail.append(root, entry)
+    except HostError as error:
+        audit.log(root, f"apply: {error}", trouble=True)

@@ -1,0 +1,193 @@
+"""Drift: where a running guest's threads, cgroups and definitions are not what the plan says, and the likely cause.
+
+Pure: `observe` reads the facts, `status` shows the assessment, and whoever mends a guest works from the same one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from emupin.live import causes
+from emupin.live.causes import Views
+from emupin.threads import EMULATOR, IOTHREAD, VHOST
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from emupin.domain import Domain, Status
+    from emupin.plan import Plan
+    from emupin.threads import Thread
+
+    Cpus = frozenset[int]
+
+THREAD, CGROUP, LIVE, PERSISTENT = "thread", "cgroup", "live XML", "persistent XML"
+"""Where drift can be."""
+
+DEFINED, TRANSIENT, UNKNOWN = "persistent", "transient", "unknown"
+"""What is known of a guest's persistent definition: read, there is none, or it could not be read."""
+
+
+@dataclass(frozen=True)
+class Group:
+    """A cpuset cgroup of the guest."""
+
+    path: str
+    cpus: Cpus
+    """What was written to it."""
+    effective: Cpus
+    """What holds: on cgroup v2 possibly less."""
+
+
+@dataclass(frozen=True)
+class Live:
+    """A running guest as it is found."""
+
+    status: Status
+    threads: tuple[Thread, ...]
+    group: Group | None
+    """Of the emulator threads; None where libvirt has no cpuset controller."""
+    iothread_groups: Mapping[int, Group] = field(default_factory=dict)
+    persistence: str = UNKNOWN
+    persistent: Domain | None = None
+    """The persistent definition, where it was read."""
+    claimed: Cpus | None = None
+    """Where the hook decided to have the emulator threads, last time it was called for this run of the guest."""
+
+
+@dataclass(frozen=True)
+class Placed:
+    """A thread, and where it should be."""
+
+    thread: Thread
+    expected: Cpus | None
+    """None: not ours, or the plan leaves it alone."""
+
+    @property
+    def strays(self) -> bool:
+        return self.expected is not None and self.thread.allowed != self.expected
+
+
+@dataclass(frozen=True)
+class Drift:
+    """One thing that is not as planned."""
+
+    where: str
+    what: str
+    expected: Cpus
+    found: Cpus | None
+    """None: no pin at all."""
+    cause: str
+    """The likely one, in plain words."""
+    tid: int | None = None
+
+
+@dataclass(frozen=True)
+class Assessment:
+    """A running guest against its plan."""
+
+    live: Live
+    plan: Plan
+    threads: tuple[Placed, ...]
+    drifts: tuple[Drift, ...]
+
+    @property
+    def guest(self) -> Domain:
+        return self.live.status.domain
+
+    @property
+    def live_pin(self) -> Cpus | None:
+        return self.guest.emulatorpin
+
+    @property
+    def persistence(self) -> str:
+        return self.live.persistence
+
+    @property
+    def persistent_pin(self) -> Cpus | None:
+        """None where there is none, or it is not known: see `persistence`."""
+        return self.live.persistent.emulatorpin if self.live.persistent else None
+
+    @property
+    def problem(self) -> str:
+        """Why a rule takes the guest and yet no plan comes of it; empty where all is well."""
+        if not self.plan.failed:
+            return ""
+        change = causes.plan_change(self.guest, self.live.persistent)
+        return f"{self.plan.reason}" + (f" ({change})" if change else "")
+
+    @property
+    def in_line(self) -> bool:
+        return not self.drifts and not self.plan.failed
+
+
+def assess(live: Live, plan: Plan) -> Assessment:
+    """Compare. A guest that no rule takes, or that the plan keeps as it is, has no drift."""
+    if plan.cpus is None:
+        return Assessment(live, plan, tuple(Placed(thread, None) for thread in live.threads), ())
+    ours = {EMULATOR, VHOST, IOTHREAD} if plan.iothreads else {EMULATOR, VHOST}
+    placed = tuple(Placed(thread, plan.cpus if thread.kind in ours else None) for thread in live.threads)
+    drifts = tuple(drift for subject in _subjects(live, plan, plan.cpus) for drift in _drifts(subject, live, plan))
+    return Assessment(live, plan, placed, drifts)
+
+
+@dataclass(frozen=True)
+class _Subject:
+    """The emulator threads, or one iothread with its workers: what is pinned together."""
+
+    group_name: str
+    threads: tuple[Thread, ...]
+    group: Group | None
+    views: Views
+
+
+def _subjects(live: Live, plan: Plan, planned: Cpus) -> Iterator[_Subject]:
+    guest, persistent = live.status.domain, live.persistent
+    claimed, change = live.claimed, causes.plan_change(guest, persistent)
+
+    def views(command: str, threads: tuple[Thread, ...], group: Group | None, live_pin: Cpus | None,
+              stored: Cpus | None) -> Views:  # fmt: skip
+        right = all(thread.allowed == planned for thread in threads)
+        known = live.persistence == DEFINED
+        return Views(
+            command,
+            planned,
+            claimed,
+            group.cpus if group else None,
+            live_pin,
+            stored,
+            known,
+            right,
+            live.status.pid,
+            change,
+        )
+
+    mine = tuple(thread for thread in live.threads if thread.kind in (EMULATOR, VHOST))
+    stored = persistent.emulatorpin if persistent else None
+    yield _Subject("emulator", mine, live.group, views("emulatorpin", mine, live.group, guest.emulatorpin, stored))
+    for number in guest.iothreads if plan.iothreads else ():
+        mine = tuple(thread for thread in live.threads if thread.kind == IOTHREAD and thread.number == number)
+        group, pin = live.iothread_groups.get(number), guest.iothreadpins.get(number)
+        stored = persistent.iothreadpins.get(number) if persistent else None
+        yield _Subject(f"iothread{number}", mine, group, views("iothreadpin", mine, group, pin, stored))
+
+
+def _drifts(subject: _Subject, live: Live, plan: Plan) -> Iterator[Drift]:
+    views, planned = subject.views, subject.views.planned
+    for thread in subject.threads:
+        if thread.allowed != planned:
+            cause = causes.of_thread(thread, views)
+            what = f"{thread.kind} thread {thread.name!r} ({thread.tid})"
+            yield Drift(THREAD, what, planned, thread.allowed, cause, thread.tid)
+    group = subject.group
+    if group and group.cpus != planned:
+        yield Drift(CGROUP, f"cpuset.cpus of {subject.group_name}", planned, group.cpus, causes.of_group(views))
+    elif group and group.effective != planned:
+        what = f"cpuset.cpus.effective of {subject.group_name}"
+        yield Drift(CGROUP, what, planned, group.effective, causes.FEWER_ABOVE)
+    element = f"<{views.command}>" + (f" of {subject.group_name}" if views.command == "iothreadpin" else "")
+    if views.live != planned:
+        yield Drift(LIVE, element, planned, views.live, causes.of_live(views))
+    if plan.persist and live.persistence == DEFINED and views.persistent != planned:
+        yield Drift(PERSISTENT, element, planned, views.persistent, causes.of_persistent(views))

@@ -1,0 +1,205 @@
+"""A running guest as it is: its status file, every thread with its counters, its cpuset cgroups, its definition.
+
+All of it comes from `/run/libvirt/qemu`, `/proc`, the cgroups and `/etc/libvirt/qemu`; libvirt is not asked.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from emupin import cpuset, domain
+from emupin.claims import from_mask
+from emupin.errors import DomainError, HostError
+from emupin.files import LIBVIRT_RUN, read_bytes
+from emupin.live.drift import DEFINED, TRANSIENT, UNKNOWN, Assessment, Group, Live, assess
+from emupin.plan import Plan, plan
+from emupin.situation import cpus_that_matter
+from emupin.threads import (
+    EMULATOR,
+    HELPER,
+    IOTHREAD,
+    VCPU,
+    VHOST,
+    check_process,
+    emulator_group,
+    field,
+    iothread_groups,
+    read_status_file,
+    read_threads,
+)
+
+if TYPE_CHECKING:
+    from emupin.domain import Domain
+    from emupin.live.facts import Facts
+    from emupin.policy import Policy
+    from emupin.threads import Thread
+
+DEFINITIONS = "/etc/libvirt/qemu"
+KINDS = (EMULATOR, VHOST, IOTHREAD, VCPU, HELPER)
+"""In the order in which they are shown."""
+
+LAST_CPU = 36
+"""Of the fields of `stat` behind the last `)`: the 39th of them all."""
+
+
+@dataclass(frozen=True)
+class Counters:
+    """What the kernel counts for a thread since it was born; None where it does not say."""
+
+    cpu: int | None
+    """Where it runs, or ran last."""
+    voluntary: int | None
+    involuntary: int | None
+    migrations: int | None
+    run: int | None
+    """Nanoseconds on a CPU."""
+    wait: int | None
+    """Nanoseconds ready to run, and not running."""
+
+
+@dataclass(frozen=True)
+class Observed:
+    """One guest at one moment."""
+
+    assessment: Assessment
+    counters: dict[int, Counters]
+    """By thread id."""
+    at: float
+    """Seconds on the monotonic clock."""
+
+
+def running(root: str) -> list[str]:
+    """The names of the running guests. Raises HostError."""
+    try:
+        names = os.listdir(root + LIBVIRT_RUN)
+    except FileNotFoundError:
+        return []  # libvirt has not run yet.
+    except OSError as error:
+        raise HostError(root + LIBVIRT_RUN, f"cannot be listed: {error.strerror}", "root may list it") from None
+    return sorted(name[:-4] for name in names if name.endswith(".xml"))
+
+
+def observe(root: str, name: str, policy: Policy | None, facts: Facts | None) -> Observed:
+    """The running guest `name` against its plan, the same plan that the hook makes. Raises HostError, DomainError."""
+    status = read_status_file(root, name, policy.sections() if policy else frozenset())
+    guest = status.domain
+    check_process(root, status.pid, guest.uuid or "")
+    at = time.monotonic()
+    texts: dict[int, tuple[str, str]] = {}
+    threads = read_threads(root, status.pid, status, texts)
+    counters = {thread.tid: found for thread in threads if (found := _counters(root, *texts[thread.tid])) is not None}
+    alive = tuple(thread for thread in threads if thread.tid in counters)
+    persistence, persistent = read_definition(root, name)
+    folder = emulator_group(root, status.pid)
+    live = Live(
+        status,
+        _ordered(alive, status.pid),
+        _group(folder) if folder else None,
+        {_trailing_number(each): _group(each) for each in iothread_groups(folder)},
+        persistence,
+        persistent,
+        _claimed(guest, facts),
+    )
+    return Observed(assess(live, _plan(guest, policy, facts)), counters, at)
+
+
+def _ordered(threads: tuple[Thread, ...], pid: int) -> tuple[Thread, ...]:
+    """The main thread, its fellows, then vhost, iothreads and vCPUs by their numbers."""
+
+    def rank(thread: Thread) -> tuple[int, int, bool, int]:
+        number = -1 if thread.number is None else thread.number
+        return KINDS.index(thread.kind), number, thread.tid != pid, thread.tid
+
+    return tuple(sorted(threads, key=rank))
+
+
+def _plan(guest: Domain, policy: Policy | None, facts: Facts | None) -> Plan:
+    if policy is None or facts is None:
+        return Plan(None, "no policy is in force")
+    wanted = cpus_that_matter(guest, policy, facts.host)
+    others = facts.ledger.others(guest.uuid, wanted) if facts.ledger else facts.held
+    return plan(guest, policy, facts.host, others)
+
+
+def _claimed(guest: Domain, facts: Facts | None) -> frozenset[int] | None:
+    claim = facts.ledger.claims.get(guest.uuid or "") if facts and facts.ledger else None
+    return from_mask(claim.cpus) if claim else None
+
+
+def read_definition(root: str, name: str) -> tuple[str, Domain | None]:
+    """What is known of the persistent definition of `name`, and the definition where it can be read."""
+    folder = root + DEFINITIONS
+    path = f"{folder}/{name}.xml"
+    try:
+        return DEFINED, domain.read(read_bytes(path), path, frozenset())
+    except FileNotFoundError:
+        return (TRANSIENT if os.path.isdir(folder) else UNKNOWN), None
+    except (OSError, DomainError):  # Not ours to judge: libvirt holds its definitions in memory.
+        return UNKNOWN, None
+
+
+# -- threads ----------------------------------------------------------------------------------------------------------
+
+
+def _counters(root: str, path: str, status: str) -> Counters | None:
+    """The counters of the thread at `path`, whose `status` file was read already; None where it has ended."""
+    folder = root + path
+    try:
+        last = read_bytes(f"{folder}/stat").rpartition(b")")[2].split()
+    except (FileNotFoundError, ProcessLookupError):
+        return None
+    run, wait = _times(folder)
+    return Counters(
+        int(last[LAST_CPU]) if len(last) > LAST_CPU else None,
+        _count(status, "voluntary_ctxt_switches:"),
+        _count(status, "nonvoluntary_ctxt_switches:"),
+        _migrations(folder),
+        run,
+        wait,
+    )
+
+
+def _count(status: str, key: str) -> int | None:
+    return int(field(status, f"\n{key}")) if f"\n{key}" in status else None
+
+
+def _times(folder: str) -> tuple[int | None, int | None]:
+    """Run and wait time from `schedstat`, which a kernel may be built without."""
+    try:
+        run, wait, _ = read_bytes(f"{folder}/schedstat").split()
+    except (OSError, ValueError):
+        return None, None
+    return int(run), int(wait)
+
+
+def _migrations(folder: str) -> int | None:
+    """From `sched`, which a kernel may be built without."""
+    try:
+        _, found, rest = read_bytes(f"{folder}/sched").partition(b"se.nr_migrations")
+    except OSError:
+        return None
+    return int(rest[: rest.index(b"\n")].strip(b" :")) if found else None
+
+
+# -- cgroups ----------------------------------------------------------------------------------------------------------
+
+
+def _group(folder: str) -> Group:
+    """Raises HostError."""
+    path = f"{folder}/cpuset.cpus"
+    try:
+        cpus = cpuset.parse_kernel(os.fsdecode(read_bytes(path)))
+        try:
+            effective = cpuset.parse_kernel(os.fsdecode(read_bytes(f"{path}.effective")))
+        except FileNotFoundError:  # cgroup v1
+            effective = cpus
+    except OSError as error:
+        raise HostError(path, f"cannot be read: {error.strerror}", "has the guest ended?") from None
+    return Group(folder, cpus or effective, effective)
+
+
+def _trailing_number(folder: str) -> int:
+    return int(folder.rpartition("iothread")[2])

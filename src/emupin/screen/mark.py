@@ -1,0 +1,210 @@
+"""What a picture shows of one CPU: its marks, their symbols, the colour that repeats them, and the legend."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from emupin import cpuset
+from emupin.screen.text import printable
+from emupin.situation import Others
+
+if TYPE_CHECKING:
+    from emupin.host import Host
+
+    Cpus = frozenset[int]
+
+
+@dataclass(frozen=True)
+class Mark:
+    """All that a picture says about one CPU."""
+
+    reserved: bool = False
+    pool: bool = False
+    isolated: bool = False
+    vcpus: tuple[int, ...] = ()
+    """Of the guest that the picture is about."""
+    foreign: str | None = None
+    """The UUID of another guest that has a vCPU here; likewise below."""
+    dedicated: str | None = None
+    shared: str | None = None
+    """Another guest's emulator threads are here, and leave room for others."""
+    before: bool = False
+    """The guest's emulator threads were here, …"""
+    after: bool = False
+    """… and this is where they go."""
+
+    @property
+    def occupied(self) -> bool:
+        return bool(self.vcpus or self.foreign or self.dedicated or self.shared or self.before or self.after)
+
+
+NO_CPUS: Cpus = frozenset()
+
+
+def marks(
+    host: Host,
+    reserved: Cpus = NO_CPUS,
+    pool: Cpus = NO_CPUS,
+    others: Others | None = None,
+    pins: Mapping[int, Cpus] | None = None,
+    before: Cpus = NO_CPUS,
+    after: Cpus = NO_CPUS,
+) -> dict[int, Mark]:
+    """The mark of every online CPU; `pins` are the CPUs of the guest's vCPUs."""
+    others = others or Others()
+    pins = pins or {}
+    return {
+        cpu: Mark(
+            cpu in reserved,
+            cpu in pool,
+            cpu in host.isolated,
+            tuple(vcpu for vcpu, cpus in sorted(pins.items()) if cpu in cpus),
+            others.vcpus.get(cpu),
+            others.dedicated.get(cpu),
+            others.shared.get(cpu),
+            cpu in before,
+            cpu in after,
+        )
+        for cpu in host.online
+    }
+
+
+# -- symbols ----------------------------------------------------------------------------------------------------------
+
+
+def zone(mark: Mark) -> str:
+    symbol = "R" if mark.reserved else "P" if mark.pool else "."
+    if mark.isolated:
+        return ":" if symbol == "." else symbol.lower()
+    return "" if symbol == "." and mark.occupied else symbol
+
+
+def vcpu(mark: Mark) -> str:
+    return "v" if len(mark.vcpus) > 1 else "".join(map(str, mark.vcpus))
+
+
+def foreign(mark: Mark) -> str:
+    return "o" if mark.foreign else ""
+
+
+def holder(mark: Mark) -> str:
+    return ("#" if mark.dedicated else "") + ("~" if mark.shared else "")
+
+
+def emulator(mark: Mark) -> str:
+    if mark.before:
+        return "=" if mark.after else "-"
+    return "+" if mark.after else ""
+
+
+PARTS: tuple[Callable[[Mark], str], ...] = (zone, vcpu, foreign, holder, emulator)
+"""What a cell is made of, left to right; no symbol is of two kinds."""
+
+
+def cell(mark: Mark) -> str:
+    return "".join(part(mark) for part in PARTS)
+
+
+# -- colour -----------------------------------------------------------------------------------------------------------
+
+COLOURS: tuple[tuple[str, Callable[[Mark], object]], ...] = (
+    ("1;32", lambda mark: mark.after),
+    ("33", lambda mark: mark.before),
+    ("1;36", lambda mark: mark.vcpus),
+    ("1;35", lambda mark: short(mark.dedicated)),
+    ("35", lambda mark: mark.foreign or mark.shared),
+    ("31", lambda mark: mark.reserved),
+    ("94", lambda mark: mark.pool),
+    ("2", lambda mark: not mark.isolated),
+)
+"""The first that holds: what a reader looks for comes first."""
+
+
+def paint(text: str, mark: Mark, colour: bool) -> str:
+    code = next((code for code, holds in COLOURS if holds(mark)), "") if colour else ""
+    return f"\x1b[{code}m{text}\x1b[0m" if code else text
+
+
+# -- legend -----------------------------------------------------------------------------------------------------------
+
+SHORT = 8
+"""Characters of a UUID that the legend shows."""
+
+MEANINGS: tuple[tuple[Mark, Callable[[Mark], str], str], ...] = (
+    (Mark(), zone, "unassigned"),
+    (Mark(isolated=True), zone, "isolated"),
+    (Mark(reserved=True), zone, "reserved"),
+    (Mark(reserved=True, isolated=True), zone, "reserved, isolated"),
+    (Mark(pool=True), zone, "pool"),
+    (Mark(pool=True, isolated=True), zone, "pool, isolated"),
+    (Mark(before=True, after=True), emulator, "its emulator threads stay"),
+    (Mark(before=True), emulator, "its emulator threads leave"),
+    (Mark(after=True), emulator, "its emulator threads come"),
+)
+
+
+def short(uuid: str | None) -> str | None:
+    return uuid and printable(uuid)[:SHORT]
+
+
+OWNERS: tuple[tuple[str, str, Callable[[Mark], str | None]], ...] = (
+    ("v", "several of the guest", lambda mark: f"vCPUs {cpuset.format(mark.vcpus)}" if len(mark.vcpus) > 1 else None),
+    ("o", "vCPUs of %s", lambda mark: short(mark.foreign)),
+    ("#", "dedicated to %s", lambda mark: short(mark.dedicated)),
+    ("~", "emulator threads of %s", lambda mark: short(mark.shared)),
+)
+"""Symbols whose CPUs the legend lists, by whose they are; %s: guests, or other guests where the picture is of one."""
+
+
+def legend(by_cpu: Mapping[int, Mark], width: int, colour: bool) -> Iterator[str]:
+    """Lines that explain the symbols that occur, and say who has what."""
+    entries = [
+        (part(example), meaning, example)
+        for example, part, meaning in MEANINGS
+        if any(part(mark) == part(example) for mark in by_cpu.values())
+    ]
+    yield from _pack(_number_entry(by_cpu) + entries, width, colour)
+    is_of_one = any(mark.vcpus or mark.before or mark.after for mark in by_cpu.values())
+    guests = "other guests" if is_of_one else "guests"
+    for symbol, meaning, owner_of in OWNERS:
+        owners: dict[str, list[int]] = {}
+        for cpu, mark in sorted(by_cpu.items()):
+            owner = owner_of(mark)
+            if owner:
+                owners.setdefault(owner, []).append(cpu)
+        if owners:
+            example = next(mark for mark in by_cpu.values() if owner_of(mark))
+            yield from _owner_lines(paint(symbol, example, colour), meaning.replace("%s", guests), owners, width)
+
+
+def _number_entry(by_cpu: Mapping[int, Mark]) -> list[tuple[str, str, Mark]]:
+    numbers = sorted(mark.vcpus[0] for mark in by_cpu.values() if len(mark.vcpus) == 1)
+    if not numbers:
+        return []
+    text = str(numbers[0]) if numbers[0] == numbers[-1] else f"{numbers[0]}..{numbers[-1]}"
+    return [(text, "number of the guest's vCPU", Mark(vcpus=(0,)))]
+
+
+def _pack(entries: Iterable[tuple[str, str, Mark]], width: int, colour: bool) -> Iterator[str]:
+    """As many entries in a line as fit."""
+    line, length = "", 0
+    for symbol, meaning, example in entries:
+        size = len(symbol) + 1 + len(meaning)
+        if line and length + 3 + size > width:
+            yield line
+            line, length = "", 0
+        gap = "   " if line else ""
+        line += f"{gap}{paint(symbol, example, colour)} {meaning}"
+        length += len(gap) + size
+    if line:
+        yield line
+
+
+def _owner_lines(symbol: str, meaning: str, owners: Mapping[str, list[int]], width: int) -> Iterator[str]:
+    text = f"{meaning}: " + "; ".join(f"{owner} on {cpuset.format(cpus)}" for owner, cpus in owners.items())
+    lines = textwrap.wrap(text, max(width - 2, 20), break_long_words=False, break_on_hyphens=False)
+    yield f"{symbol} {lines[0]}"
+    yield from (f"  {line}" for line in lines[1:])
