@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import shutil
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -62,3 +64,20 @@ def _host(folder: Path, cgroup: str) -> Iterator[PrivateHost]:
     with PrivateHost(folder, "host-a", cgroup) as host:
         yield host
         print(*host.syslog(), sep="\n")  # pytest shows it where the test failed
+        decided_again(host)
+
+
+def decided_again(host: PrivateHost) -> None:
+    """Whatever a test did to the host: each decision in its trail, made again from the trail alone, is the same."""
+    trail = host.path("/var/log/emupin/audit.jsonl")
+    if not trail.exists():
+        return
+    replay = ["audit", "replay", "--json", "--state", str(host.path("/var/lib/emupin")), str(trail)]
+    done = subprocess.run(
+        [sys.executable, "-m", "emupin", *replay],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=HERE.parents[1] / "src",
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
