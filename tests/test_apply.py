@@ -17,7 +17,8 @@ from emupin.claims import Ledger
 from emupin.errors import RecordError
 from emupin.live.alignment import Context
 from emupin.live.applying import FAILED, IN_LINE, LEFT_ALONE, MENDED, OUT_OF_LINE, Means, Result, apply
-from emupin.recorder import SHUT_OFF, Order, Recorded
+from emupin.order import SHUT_OFF, Order
+from emupin.recorder import Recorded
 from emupin.screen.applytext import lines, total
 
 STORED = "5a3f1d2c-7f0e-4c50-9a1b-00000000000f"

@@ -19,6 +19,7 @@ from hosts import PROJECT, UUID, domain_xml, python
 
 from emupin import recorder
 from emupin.errors import RecordError
+from emupin.order import Order, start
 
 RUNNING, PAUSED, MIGRATION, STARTING = 1, 3, 2, 11
 LIVE, CONFIG, INACTIVE = 1, 2, 2
@@ -89,8 +90,8 @@ def guest(monkeypatch: pytest.MonkeyPatch) -> FakeDomain:
     return guest
 
 
-def order(uuid: str = UUID, persist: bool = True) -> recorder.Order:
-    return recorder.Order(uuid, "7", frozenset({2}), persist, False, "nfv", "vcpu:0", "digest")
+def order(uuid: str = UUID, persist: bool = True) -> Order:
+    return Order(uuid, "7", frozenset({2}), persist, False, "nfv", "vcpu:0", "digest")
 
 
 def test_both_definitions_are_pinned_by_a_faked_libvirt(guest: FakeDomain) -> None:
@@ -167,7 +168,7 @@ def test_the_process_holds_nothing_of_the_hook(tmp_path: Path, monkeypatch: pyte
     fake.chmod(0o755)
     monkeypatch.setattr(sys, "executable", str(fake))
     with (tmp_path / "held").open("w"):
-        recorder.start(order())
+        start(order())
     deadline = time.monotonic() + 10
     while not seen.exists():
         assert time.monotonic() < deadline

@@ -6,6 +6,7 @@ The shell front-end turns its exit status into libvirt's: REFUSED into 1, anythi
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
 
@@ -56,6 +57,7 @@ class _Progress:
 
 def main() -> NoReturn:
     """Serve the call that `sys.argv` and stdin describe, and end at once: to take the interpreter down costs time."""
+    gc.disable()  # A process of some milliseconds leaves nothing to collect.
     os._exit(run())
 
 
@@ -147,7 +149,7 @@ def _enforce(call: Call, decision: Decision) -> bytes:
     cpus = decision.plan.cpus
     if cpus is None:
         return b""
-    from emupin import recorder
+    from emupin import order
     from emupin.enforce import enforce
     from emupin.threads import check_process, read_status_file
 
@@ -160,7 +162,7 @@ def _enforce(call: Call, decision: Decision) -> bytes:
     _audit(call, decision, "enforced" if changes else "unchanged")
     if changes:
         audit.log(call.root, f"{call.name}: {call.operation}: emulator threads put on {cpuset.format(cpus)}")
-    recorder.start(recorder.order_for(decision.plan, cpus, status, decision.policy.digest))
+    order.start(order.order_for(decision.plan, cpus, status, decision.policy.digest))
     return b""
 
 

@@ -1,29 +1,26 @@
 """Records a pin in libvirt's own definitions, from a process that outlives the hook.
 
-While a hook runs, libvirt holds the guest's job: a call on that guest from inside would wait for ever. So the hook
-starts this process detached, on /dev/null, and it waits until the guest's job is free: at once after a start, after
-many minutes for an incoming migration. Then `virDomainPinEmulator`: LIVE, and CONFIG for a persistent guest.
+The hook has started it (see `order`). It waits until the guest's job is free: at once after a start, after many minutes
+for an incoming migration. Then `virDomainPinEmulator`: LIVE, and CONFIG for a persistent guest.
 """
 
 from __future__ import annotations
 
 import errno
 import os
-import sys
 import time
 
 from emupin import __version__, audit, cpuset, files, trail
 from emupin.domain import read
 from emupin.errors import DomainError, HostError, RecordError
 from emupin.frozen import Frozen
+from emupin.order import SHUT_OFF, Order
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import libvirt
 
-    from emupin.domain import Status
     from emupin.jsonline import Json
-    from emupin.plan import Plan
 
 URI = "qemu:///system"
 WAIT_SECONDS = 3600.0
@@ -34,49 +31,6 @@ CONNECT_SECONDS = 60.0
 """How long a libvirtd that restarts may take to answer."""
 HURRIED_SECONDS = 10.0
 """The same, and how long a guest may be starting or coming in, where somebody waits at a terminal."""
-SHUT_OFF = "-1"
-"""libvirt's number of a guest that does not run."""
-
-
-class Order(Frozen):
-    """What to record, for which run of which guest."""
-
-    uuid: str
-    domain_id: str
-    """libvirt's number of the running guest, or SHUT_OFF: a guest that was started anew meanwhile has another one."""
-    cpus: frozenset[int]
-    persist: bool
-    """In the persistent definition too."""
-    follow: bool
-    """The iothreads are pinned like the emulator threads."""
-    rule: str
-    placement: str
-    policy: str
-    """The policy's digest."""
-
-
-def order_for(plan: Plan, cpus: frozenset[int], status: Status, policy: str) -> Order:
-    """What to record once `plan` was enforced on the guest that `status` describes."""
-    guest = status.domain
-    origin = plan.rule or "", plan.placement or "", policy
-    return Order(guest.uuid or "", guest.id or "", cpus, plan.persist, plan.iothreads, *origin)
-
-
-def start(order: Order) -> None:
-    """Start the recording process and leave it: a session of its own, nothing of ours open in it.
-
-    The guest's name stays off the command line: it is the tenant's. Raises HostError.
-    """
-    library = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-    code = "import sys; sys.path.insert(0, sys.argv[1]); from emupin.recorder import main; main(*sys.argv[2:])"
-    choices = ["yes" if chosen else "no" for chosen in (order.persist, order.follow)]
-    words = [order.uuid, order.domain_id, cpuset.format(order.cpus), *choices]
-    command = [sys.executable, "-I", "-c", code, library, *words, order.rule, order.placement, order.policy]
-    null = [(os.POSIX_SPAWN_OPEN, stream, "/dev/null", os.O_RDWR, 0) for stream in (0, 1, 2)]
-    try:
-        os.posix_spawn(sys.executable, command, os.environ, file_actions=null, setsid=True)
-    except OSError as error:
-        raise HostError(sys.executable, f"cannot be started: {error.strerror}", "recording needs it") from None
 
 
 def main(uuid: str, domain_id: str, cpus: str, persist: str, follow: str, *origin: str) -> None:

@@ -20,8 +20,9 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from emupin.live.applying import Result
+    from emupin.order import Order
     from emupin.policy import Policy
-    from emupin.recorder import Order, Recorded
+    from emupin.recorder import Recorded
 
 EPILOG = """\
 Without --yes nothing is changed: the lines of <cputune> that would change in libvirt's live and persistent XML are

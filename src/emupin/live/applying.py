@@ -20,7 +20,8 @@ from emupin.live import facts
 from emupin.live.alignment import expect, is_running, live_xml, look, read_file
 from emupin.live.drift import LIVE, PERSISTENT, UNKNOWN
 from emupin.live.observe import DEFINITIONS
-from emupin.recorder import SHUT_OFF, Order, Recorded, order_for
+from emupin.order import SHUT_OFF, Order, order_for
+from emupin.recorder import Recorded
 from emupin.threads import check_process
 
 if TYPE_CHECKING:

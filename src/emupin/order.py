@@ -1,0 +1,63 @@
+"""What is to be recorded in libvirt's own definitions, and the start of the process that does it.
+
+While a hook runs, libvirt holds the guest's job: a call on that guest from inside would wait for ever. So the hook
+leaves it to a process of its own, detached and on /dev/null: libvirt waits for whoever holds the hook's output.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+
+from emupin import cpuset
+from emupin.errors import HostError
+from emupin.frozen import Frozen
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from emupin.domain import Status
+    from emupin.plan import Plan
+
+SHUT_OFF = "-1"
+"""libvirt's number of a guest that does not run."""
+
+
+class Order(Frozen):
+    """What to record, for which run of which guest."""
+
+    uuid: str
+    domain_id: str
+    """libvirt's number of the running guest, or SHUT_OFF: a guest that was started anew meanwhile has another one."""
+    cpus: frozenset[int]
+    persist: bool
+    """In the persistent definition too."""
+    follow: bool
+    """The iothreads are pinned like the emulator threads."""
+    rule: str
+    placement: str
+    policy: str
+    """The policy's digest."""
+
+
+def order_for(plan: Plan, cpus: frozenset[int], status: Status, policy: str) -> Order:
+    """What to record once `plan` was enforced on the guest that `status` describes."""
+    guest = status.domain
+    origin = plan.rule or "", plan.placement or "", policy
+    return Order(guest.uuid or "", guest.id or "", cpus, plan.persist, plan.iothreads, *origin)
+
+
+def start(order: Order) -> None:
+    """Start the recording process and leave it: a session of its own, nothing of ours open in it.
+
+    The guest's name stays off the command line: it is the tenant's. Raises HostError.
+    """
+    library = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+    code = "import sys; sys.path.insert(0, sys.argv[1]); from emupin.recorder import main; main(*sys.argv[2:])"
+    choices = ["yes" if chosen else "no" for chosen in (order.persist, order.follow)]
+    words = [order.uuid, order.domain_id, cpuset.format(order.cpus), *choices]
+    command = [sys.executable, "-I", "-c", code, library, *words, order.rule, order.placement, order.policy]
+    null = [(os.POSIX_SPAWN_OPEN, stream, "/dev/null", os.O_RDWR, 0) for stream in (0, 1, 2)]
+    try:
+        os.posix_spawn(sys.executable, command, os.environ, file_actions=null, setsid=True)
+    except OSError as error:
+        raise HostError(sys.executable, f"cannot be started: {error.strerror}", "recording needs it") from None
