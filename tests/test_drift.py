@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
 from hosts import UUID, domain_xml
 
@@ -60,7 +58,7 @@ def causes(found: Live, plan: Plan = PLAN) -> dict[str, set[str]]:
 
 
 def with_thread(found: Live, changed: Thread) -> Live:
-    return replace(found, threads=tuple(changed if each.tid == changed.tid else each for each in found.threads))
+    return found.replace(threads=tuple(changed if each.tid == changed.tid else each for each in found.threads))
 
 
 def test_nothing_is_out_of_line() -> None:
@@ -109,7 +107,7 @@ def test_a_cgroup_written_by_hand(pin: str, expected: str) -> None:
 
 def test_a_cgroup_above_that_has_fewer_cpus() -> None:
     plan, both = PLAN.replace(cpus=cpus(2, 3)), guest("2-3")
-    found = replace(live(both, both), group=Group("/emulator", cpus(2, 3), cpus(2)), claimed=cpus(2, 3))
+    found = live(both, both).replace(group=Group("/emulator", cpus(2, 3), cpus(2)), claimed=cpus(2, 3))
     assert causes(found, plan)["cgroup"] == {"a cgroup above the guest's has fewer CPUs"}
 
 
@@ -128,7 +126,7 @@ def test_a_live_pin_by_hand(stored: str, expected: str) -> None:
 
 @pytest.mark.parametrize("persistence", [TRANSIENT, UNKNOWN])
 def test_a_live_pin_by_hand_where_there_is_no_persistent_definition(persistence: str) -> None:
-    found = replace(live(guest("3"), group=cpus(3)), persistence=persistence, persistent=None)
+    found = live(guest("3"), group=cpus(3)).replace(persistence=persistence, persistent=None)
     assert causes(found) == {key: {"`virsh emulatorpin --live`"} for key in ("live XML", "cgroup", "thread")}
 
 
@@ -148,7 +146,7 @@ def test_threads_are_placed_and_libvirt_does_not_know_yet() -> None:
 
 
 def test_a_guest_that_was_never_placed() -> None:
-    found = replace(live(guest("2-5"), guest("2-5"), cpus(2, 3, 4, 5)), claimed=None)
+    found = live(guest("2-5"), guest("2-5"), cpus(2, 3, 4, 5)).replace(claimed=None)
     (cause,) = causes(found)["thread"]
     assert cause.startswith("not placed since its start")
     assert causes(found) == {key: {cause} for key in ("thread", "cgroup", "live XML", "persistent XML")}

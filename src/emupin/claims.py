@@ -299,9 +299,10 @@ def _status_files(root: str) -> Iterable[tuple[str, Stamp]]:
 
 def _add(by_cpu: dict[int, str], mask: int, uuid: str) -> None:
     """Note `uuid` for each CPU of `mask` that nobody is noted for."""
-    if mask:
-        for cpu in from_mask(mask):
-            by_cpu.setdefault(cpu, uuid)
+    while mask:
+        lowest = mask & -mask
+        by_cpu.setdefault(lowest.bit_length() - 1, uuid)
+        mask ^= lowest
 
 
 def to_mask(cpus: Iterable[int]) -> int:
@@ -314,7 +315,12 @@ def to_mask(cpus: Iterable[int]) -> int:
 
 def from_mask(mask: int) -> Cpus:
     """The inverse of `to_mask`."""
-    return frozenset(cpu for cpu in range(mask.bit_length()) if mask >> cpu & 1)
+    cpus = []
+    while mask:
+        lowest = mask & -mask
+        cpus.append(lowest.bit_length() - 1)
+        mask ^= lowest
+    return frozenset(cpus)
 
 
 def _boot_seconds() -> float:

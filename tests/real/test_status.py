@@ -3,18 +3,26 @@
 from __future__ import annotations
 
 import json
+import re
+import shutil
+import threading
 import time
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
+import pytest
+
 from .expect import define, emulator_cpus, inactive_pin, live_pin, of_kind, policy, recorded, start
-from .guests import CPUS, Guest, write_disk
+from .guests import CPUS, Guest, draw, write_disk
 from .host import PrivateHost, eventually
 
 FIRST, SECOND = str(CPUS[0]), str(CPUS[1])
 BOTH = ",".join(map(str, CPUS[:2]))
 PRINTED = f"{FIRST}-{SECOND}" if CPUS[1] == CPUS[0] + 1 else BOTH
 EMUPIN = "/usr/local/bin/emupin"
+VIRTIOFSD = Path("/usr/lib/qemu/virtiofsd")
+"""Of QEMU 7.2; libvirt finds it by QEMU's own description of it."""
 
 
 def status(host: PrivateHost, *words: str) -> tuple[int, dict[str, Any]]:
@@ -198,3 +206,79 @@ def _proc(host: PrivateHost, pid: int) -> tuple[int, int]:
     folder = host.path(f"/proc/{pid}/task/{pid}")
     switches = folder.joinpath("status").read_text().split("\nvoluntary_ctxt_switches:")[1].split()[0]
     return int(folder.joinpath("schedstat").read_text().split()[0]), int(switches)
+
+
+@pytest.mark.skipif(not shutil.which("pidstat"), reason="needs pidstat (sysstat)")
+def test_rates_agree_with_pidstat(host: PrivateHost) -> None:
+    """A guest whose screen is sent again and again, and whose disk is read: every thread, over the same seconds."""
+    disk, screen = "/var/lib/libvirt/boot.img", "/var/lib/libvirt/vnc.sock"
+    write_disk(host.path(disk))
+    guest = Guest("nfv-1", disks=(disk,), vnc=screen)
+    placed(host, guest)
+    pid, stop = host.pid("nfv-1"), threading.Event()
+    viewer = threading.Thread(target=_look_at, args=(host.path(screen), stop))
+    viewer.start()
+    try:
+        watching = host.begin("timeout", "-s", "INT", "8", EMUPIN, "status", "--json", "--watch", "4")
+        measuring = host.begin("pidstat", "-t", "-u", "-w", "-h", "-H", "-p", str(pid), "4", "1")
+        theirs = _of_pidstat(measuring.communicate(timeout=30)[0])
+        lines = watching.communicate(timeout=30)[0].splitlines()
+    finally:
+        stop.set()
+        viewer.join()
+    threads = json.loads(lines[0])["guests"][0]["threads"]
+    ours = {each["tid"]: each["per_second"] for each in threads if each["per_second"]}
+    both = ours.keys() & theirs.keys()
+    assert pid in both
+    assert len(both) >= 4
+    for tid in both:
+        run, voluntary, involuntary = theirs[tid]
+        assert abs(ours[tid]["run"] - run) <= 0.05 + 0.25 * run, (tid, ours[tid], theirs[tid])
+        assert abs(ours[tid]["voluntary"] - voluntary) <= 10 + 0.25 * voluntary, (tid, ours[tid], theirs[tid])
+        assert abs(ours[tid]["involuntary"] - involuntary) <= 20 + 0.5 * involuntary, (tid, ours[tid], theirs[tid])
+    assert sum(theirs[tid][0] for tid in both) > 0.05, "the guest does nothing"
+
+
+def _look_at(screen: Path, stop: threading.Event) -> None:
+    while not stop.is_set():
+        draw(screen)
+        time.sleep(0.02)
+
+
+def _of_pidstat(text: str) -> dict[int, tuple[float, float, float]]:
+    """Part of the time on a CPU, voluntary and involuntary switches a second, by thread."""
+    rows = [line.split() for line in text.splitlines() if re.match(r"\d+ ", line.strip())]
+    return {int(row[3]): (float(row[8]) / 100, float(row[10]), float(row[11])) for row in rows if row[3] != "-"}
+
+
+@pytest.mark.skipif(not VIRTIOFSD.exists(), reason="needs the virtiofsd of QEMU before 8.0")
+def test_helpers_are_shown_and_are_no_drift(each_host: PrivateHost) -> None:
+    guest = Guest("nfv-1")
+    shared = "<memoryBacking><source type='memfd'/><access mode='shared'/></memoryBacking>"
+    folder = "<filesystem type='mount'><driver type='virtiofs'/><source dir='/var/lib/libvirt'/><target dir='x'/>"
+    xml = guest.xml.replace("<vcpu>", f"{shared}<vcpu>").replace("<memballoon", f"{folder}</filesystem><memballoon")
+    each_host.install(policy())
+    each_host.virsh("define", "/dev/stdin", input=xml)
+    each_host.virsh("start", guest.uuid)
+    assert recorded(each_host, guest)
+    pids = {int(pid) for pid in each_host.run("pgrep", "virtiofsd").stdout.split()}
+    code, found = status(each_host)
+    helpers = {each["tid"]: each for each in found["threads"] if each["kind"] == "helper"}
+    assert code == 0
+    assert len(pids) == 2, "it works in a child"
+    assert pids <= helpers.keys()
+    assert {each["name"] for each in helpers.values()} == {"virtiofsd"}
+    assert {each["expected"] for each in helpers.values()} == {None}
+    real = {tid: each_host.run("taskset", "-pc", str(tid)).stdout.rpartition(": ")[2].strip() for tid in pids}
+    assert {tid: cpus_of(helpers[tid]["allowed"]) for tid in pids} == {tid: cpus_of(real[tid]) for tid in pids}
+    for tid in helpers:
+        each_host.run("taskset", "-pc", SECOND if each_host.cgroup == "none" else FIRST, str(tid))
+    assert said(each_host) == {}
+    if each_host.cgroup == "none":
+        each_host.run(EMUPIN, "apply", "--all", "--yes")
+        assert {each_host.run("taskset", "-pc", str(tid)).stdout.split()[-1] for tid in pids} == {SECOND}
+
+
+def cpus_of(text: str) -> set[int]:
+    runs = [run.split("-") for run in text.split(",")]
+    return {cpu for run in runs for cpu in range(int(run[0]), int(run[-1]) + 1)}

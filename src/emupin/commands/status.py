@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import gc
 import os
 import time
 from contextlib import nullcontext
@@ -26,6 +27,9 @@ EPILOG = """\
 A line for each thread: what it is, its id and name, the CPUs it may run on, the CPU it ran on last, voluntary and
 involuntary context switches, migrations, time on a CPU and time waiting for one. With --watch the figures are
 rates: switches and migrations a second, and parts of the time.
+
+A helper is a thread of a process that libvirt started beside QEMU (swtpm, virtiofsd, passt, …), or one of KVM's own. It
+is shown, never out of line, and nothing moves it.
 
 ! marks what is not as planned; below the table stand what was found, what was planned, and the likely cause.
 > marks a vCPU from 1 up that was pushed off its CPU since the last look.
@@ -81,6 +85,7 @@ def run(args: argparse.Namespace) -> int:
 
     if args.watch:
         return _watch(args, look)
+    gc.disable()  # The process ends with this one look: collecting what it holds costs a twentieth of it.
     found = look()
     if args.prometheus:
         _export(found, args.output)

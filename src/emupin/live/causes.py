@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+from emupin.frozen import Frozen
 
 if TYPE_CHECKING:
     from emupin.domain import Domain
@@ -19,8 +20,7 @@ FEWER_ABOVE = "a cgroup above the guest's has fewer CPUs"
 OTHER_REASONS = "the policy, the host or another guest has changed"
 
 
-@dataclass(frozen=True)
-class Views:
+class Views(Frozen):
     """What each place says of threads that are pinned together."""
 
     command: str

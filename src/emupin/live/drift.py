@@ -5,16 +5,15 @@ Pure: `observe` reads the facts, `status` shows the assessment, and whoever mend
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from emupin.frozen import Frozen
 from emupin.live import causes
 from emupin.live.causes import Views
 from emupin.threads import EMULATOR, IOTHREAD, VHOST
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
     from emupin.domain import Domain, Status
     from emupin.plan import Plan
@@ -29,8 +28,7 @@ DEFINED, TRANSIENT, UNKNOWN = "persistent", "transient", "unknown"
 """What is known of a guest's persistent definition: read, there is none, or it could not be read."""
 
 
-@dataclass(frozen=True)
-class Group:
+class Group(Frozen):
     """A cpuset cgroup of the guest."""
 
     path: str
@@ -40,15 +38,15 @@ class Group:
     """What holds: on cgroup v2 possibly less."""
 
 
-@dataclass(frozen=True)
-class Live:
+class Live(Frozen):
     """A running guest as it is found."""
 
     status: Status
     threads: tuple[Thread, ...]
     group: Group | None
     """Of the emulator threads; None where libvirt has no cpuset controller."""
-    iothread_groups: Mapping[int, Group] = field(default_factory=dict)
+    iothread_groups: Mapping[int, Group] = {}
+    """Looked at where the plan has the iothreads follow."""
     persistence: str = UNKNOWN
     persistent: Domain | None = None
     """The persistent definition, where it was read."""
@@ -56,8 +54,7 @@ class Live:
     """Where the hook decided to have the emulator threads, last time it was called for this run of the guest."""
 
 
-@dataclass(frozen=True)
-class Placed:
+class Placed(Frozen):
     """A thread, and where it should be."""
 
     thread: Thread
@@ -69,8 +66,7 @@ class Placed:
         return self.expected is not None and self.thread.allowed != self.expected
 
 
-@dataclass(frozen=True)
-class Drift:
+class Drift(Frozen):
     """One thing that is not as planned."""
 
     where: str
@@ -83,8 +79,7 @@ class Drift:
     tid: int | None = None
 
 
-@dataclass(frozen=True)
-class Assessment:
+class Assessment(Frozen):
     """A running guest against its plan."""
 
     live: Live
@@ -132,8 +127,7 @@ def assess(live: Live, plan: Plan) -> Assessment:
     return Assessment(live, plan, placed, drifts)
 
 
-@dataclass(frozen=True)
-class _Subject:
+class _Subject(Frozen):
     """The emulator threads, or one iothread with its workers: what is pinned together."""
 
     group_name: str

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-from emupin import cpuset, snapshot
+from emupin import cpuset
 from emupin import host as machine
 from emupin.claims import Ledger
 from emupin.errors import EmupinError
 from emupin.files import LIBVIRT_RUN, root_from_environment
+from emupin.frozen import Frozen
 from emupin.situation import Others
 
 if TYPE_CHECKING:
@@ -24,12 +24,11 @@ if TYPE_CHECKING:
 ALL_CPUS = frozenset(range(cpuset.HIGHEST + 1))
 
 
-@dataclass(frozen=True)
-class Facts:
+class Facts(Frozen):
     """A host and its guests, as they are now or as they were recorded."""
 
     host: Host | None
-    held: Others = field(default_factory=Others)
+    held: Others = Others()
     """What the guests of a recorded host had."""
     ledger: Ledger | None = None
     """The claims of a machine's running guests; None where there are none, or the host is a recorded one."""
@@ -78,6 +77,8 @@ def read_facts(choice: str | None, policy: Policy) -> Facts:
         return of_machine(root_from_environment(), policy)
     if os.path.isdir(choice):
         return of_machine(choice.rstrip("/"), policy)
+    from emupin import snapshot
+
     recorded = snapshot.read(choice)
     return Facts(recorded.host, recorded.held)
 

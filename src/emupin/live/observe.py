@@ -7,14 +7,15 @@ from __future__ import annotations
 
 import os
 import time
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from emupin import cpuset, domain
 from emupin.claims import from_mask
 from emupin.errors import DomainError, HostError
 from emupin.files import LIBVIRT_RUN, read_bytes
+from emupin.frozen import Frozen
 from emupin.live.drift import DEFINED, TRANSIENT, UNKNOWN, Assessment, Group, Live, assess
+from emupin.live.helpers import read_helpers
 from emupin.plan import Plan, plan
 from emupin.situation import cpus_that_matter
 from emupin.threads import (
@@ -25,7 +26,6 @@ from emupin.threads import (
     VHOST,
     check_process,
     emulator_group,
-    field,
     iothread_groups,
     read_status_file,
     read_threads,
@@ -45,8 +45,7 @@ LAST_CPU = 36
 """Of the fields of `stat` behind the last `)`: the 39th of them all."""
 
 
-@dataclass(frozen=True)
-class Counters:
+class Counters(Frozen):
     """What the kernel counts for a thread since it was born; None where it does not say."""
 
     cpu: int | None
@@ -60,8 +59,7 @@ class Counters:
     """Nanoseconds ready to run, and not running."""
 
 
-@dataclass(frozen=True)
-class Observed:
+class Observed(Frozen):
     """One guest at one moment."""
 
     assessment: Assessment
@@ -89,25 +87,27 @@ def observe(root: str, name: str, policy: Policy | None, facts: Facts | None) ->
     check_process(root, status.pid, guest.uuid or "")
     at = time.monotonic()
     texts: dict[int, tuple[str, str]] = {}
+    folder = emulator_group(root, status.pid)
     threads = read_threads(root, status.pid, status, texts)
+    threads += read_helpers(root, status, folder, texts)
     counters = {thread.tid: found for thread in threads if (found := _counters(root, *texts[thread.tid])) is not None}
     alive = tuple(thread for thread in threads if thread.tid in counters)
     persistence, persistent = read_definition(root, name)
-    folder = emulator_group(root, status.pid)
+    planned = _plan(guest, policy, facts)
     live = Live(
         status,
         _ordered(alive, status.pid),
         _group(folder) if folder else None,
-        {_trailing_number(each): _group(each) for each in iothread_groups(folder)},
+        {_trailing_number(each): _group(each) for each in iothread_groups(folder)} if planned.iothreads else {},
         persistence,
         persistent,
         _claimed(guest, facts),
     )
-    return Observed(assess(live, _plan(guest, policy, facts)), counters, at)
+    return Observed(assess(live, planned), counters, at)
 
 
 def _ordered(threads: tuple[Thread, ...], pid: int) -> tuple[Thread, ...]:
-    """The main thread, its fellows, then vhost, iothreads and vCPUs by their numbers."""
+    """The main thread, its fellows, then vhost, iothreads and vCPUs by their numbers, and helpers."""
 
     def rank(thread: Thread) -> tuple[int, int, bool, int]:
         number = -1 if thread.number is None else thread.number
@@ -148,28 +148,44 @@ def _counters(root: str, path: str, status: str) -> Counters | None:
     """The counters of the thread at `path`, whose `status` file was read already; None where it has ended."""
     folder = root + path
     try:
-        last = read_bytes(f"{folder}/stat").rpartition(b")")[2].split()
+        last = _read(f"{folder}/stat").rpartition(b")")[2].split()
     except (FileNotFoundError, ProcessLookupError):
         return None
     run, wait = _times(folder)
+    voluntary, involuntary = _switches(status)
     return Counters(
         int(last[LAST_CPU]) if len(last) > LAST_CPU else None,
-        _count(status, "voluntary_ctxt_switches:"),
-        _count(status, "nonvoluntary_ctxt_switches:"),
+        voluntary,
+        involuntary,
         _migrations(folder),
         run,
         wait,
     )
 
 
-def _count(status: str, key: str) -> int | None:
-    return int(field(status, f"\n{key}")) if f"\n{key}" in status else None
+def _read(path: str) -> bytes:
+    """A small file of the kernel's. With three of them for each thread, what `open` does besides is worth saving."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        data = b""
+        while piece := os.read(descriptor, 16384):
+            data += piece
+        return data
+    finally:
+        os.close(descriptor)
+
+
+def _switches(status: str) -> tuple[int | None, int | None]:
+    """Voluntary and involuntary context switches, from the last two lines."""
+    _, found, rest = status.partition("\nvoluntary_ctxt_switches:")
+    voluntary, _, involuntary = rest.partition("\nnonvoluntary_ctxt_switches:")
+    return (int(voluntary), int(involuntary.partition("\n")[0])) if found else (None, None)
 
 
 def _times(folder: str) -> tuple[int | None, int | None]:
     """Run and wait time from `schedstat`, which a kernel may be built without."""
     try:
-        run, wait, _ = read_bytes(f"{folder}/schedstat").split()
+        run, wait, _ = _read(f"{folder}/schedstat").split()
     except (OSError, ValueError):
         return None, None
     return int(run), int(wait)
@@ -178,7 +194,7 @@ def _times(folder: str) -> tuple[int | None, int | None]:
 def _migrations(folder: str) -> int | None:
     """From `sched`, which a kernel may be built without."""
     try:
-        _, found, rest = read_bytes(f"{folder}/sched").partition(b"se.nr_migrations")
+        _, found, rest = _read(f"{folder}/sched").partition(b"se.nr_migrations")
     except OSError:
         return None
     return int(rest[: rest.index(b"\n")].strip(b" :")) if found else None

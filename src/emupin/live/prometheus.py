@@ -16,8 +16,6 @@ if TYPE_CHECKING:
     from emupin.live.observe import Counters, Observed
     from emupin.live.survey import Survey
 
-    Labels = dict[str, str]
-
 MODE = 0o644
 
 COUNTERS: tuple[tuple[str, str, Callable[[Counters], float | None]], ...] = (
@@ -38,16 +36,16 @@ def render(survey: Survey) -> bytes:
 
 def _totals(survey: Survey) -> Iterator[str]:
     yield from _head("emupin_guests", "gauge", "Running guests that were looked at.")
-    yield _sample("emupin_guests", {}, survey.counts["guests"])
+    yield _sample("emupin_guests", "", survey.counts["guests"])
     yield from _head("emupin_status_errors", "gauge", "Guests and files that could not be looked at.")
-    yield _sample("emupin_status_errors", {}, survey.counts["errors"])
+    yield _sample("emupin_status_errors", "", survey.counts["errors"])
 
 
 def _guests(survey: Survey) -> Iterator[str]:
     yield from _head("emupin_guest_info", "gauge", "The rule that takes a guest, and the placement.")
     for each in survey.guests:
         plan = each.assessment.plan
-        labels = {**_guest(each), "rule": plan.rule or "", "placement": plan.placement or ""}
+        labels = _guest(each) + _labels(rule=plan.rule or "", placement=plan.placement or "")
         yield _sample("emupin_guest_info", labels, 1)
     yield from _head("emupin_guest_in_line", "gauge", "1 where everything is as planned.")
     for each in survey.guests:
@@ -56,12 +54,13 @@ def _guests(survey: Survey) -> Iterator[str]:
     for each in survey.guests:
         places = [drift.where for drift in each.assessment.drifts]
         for where in (THREAD, CGROUP, LIVE, PERSISTENT):
-            yield _sample("emupin_guest_drifts", {**_guest(each), "where": where}, places.count(where))
+            yield _sample("emupin_guest_drifts", _guest(each) + _labels(where=where), places.count(where))
 
 
 def _threads(survey: Survey) -> Iterator[str]:
-    threads = [(_thread(guest, placed), placed, guest.counters[placed.thread.tid])
-               for guest in survey.guests for placed in guest.assessment.threads]  # fmt: skip
+    threads = [(labels + _thread(placed), placed, guest.counters[placed.thread.tid])
+               for guest in survey.guests for labels in (_guest(guest),)
+               for placed in guest.assessment.threads]  # fmt: skip
     yield from _head("emupin_thread_drift", "gauge", "1 where a thread may run on other CPUs than planned.")
     for labels, placed, _ in threads:
         yield _sample("emupin_thread_drift", labels, int(placed.strays))
@@ -77,24 +76,28 @@ def _threads(survey: Survey) -> Iterator[str]:
                 yield _sample(f"emupin_thread_{name}", labels, number)
 
 
-def _guest(observed: Observed) -> Labels:
+def _guest(observed: Observed) -> str:
     guest = observed.assessment.guest
-    return {"guest": guest.name, "uuid": guest.uuid or ""}
+    return _labels(guest=guest.name, uuid=guest.uuid or "")
 
 
-def _thread(observed: Observed, placed: Placed) -> Labels:
+def _thread(placed: Placed) -> str:
     thread = placed.thread
     number = "" if thread.number is None else str(thread.number)
-    return {**_guest(observed), "kind": thread.kind, "number": number, "thread": thread.name, "tid": str(thread.tid)}
+    return _labels(kind=thread.kind, number=number, thread=thread.name, tid=str(thread.tid))
 
 
 def _head(name: str, kind: str, text: str) -> tuple[str, str]:
     return f"# HELP {name} {text}", f"# TYPE {name} {kind}"
 
 
-def _sample(name: str, labels: Labels, value: float) -> str:
-    inside = ",".join(f'{label}="{_escape(text)}"' for label, text in labels.items())
-    return f"{name}{{{inside}}} {value}" if inside else f"{name} {value}"
+def _sample(name: str, labels: str, value: float) -> str:
+    return f"{name}{{{labels}}} {value}" if labels else f"{name} {value}"
+
+
+def _labels(**texts: str) -> str:
+    """Each with a comma behind it, the last one too: that is allowed, and more can be put behind."""
+    return "".join([f'{label}="{_escape(text)}",' for label, text in texts.items()])
 
 
 def _escape(text: str) -> str:

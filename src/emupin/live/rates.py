@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from emupin.frozen import Frozen
 from emupin.threads import VCPU
 
 if TYPE_CHECKING:
@@ -12,8 +12,7 @@ if TYPE_CHECKING:
     from emupin.live.survey import Survey
 
 
-@dataclass(frozen=True)
-class Rates:
+class Rates(Frozen):
     """None where one of the two looks did not say."""
 
     voluntary: float | None

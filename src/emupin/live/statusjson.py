@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from emupin import cpuset
@@ -92,7 +91,7 @@ def _thread(placed: Placed, counters: Counters, rates: dict[int, Rates] | None) 
     }
     if rates is not None:
         mine = rates.get(thread.tid)
-        answer["per_second"] = asdict(mine) if mine else None
+        answer["per_second"] = dict(mine.__dict__) if mine else None
     return answer
 
 

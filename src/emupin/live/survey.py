@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from emupin import policystore
 from emupin.claims import Ledger
 from emupin.errors import EmupinError
 from emupin.files import LIBVIRT_RUN
+from emupin.frozen import Frozen
 from emupin.live import facts, observe
 from emupin.live.observe import DEFINITIONS
 
@@ -20,8 +20,7 @@ if TYPE_CHECKING:
     from emupin.policy import Policy
 
 
-@dataclass(frozen=True)
-class Survey:
+class Survey(Frozen):
     """What was found at one moment."""
 
     guests: tuple[Observed, ...]
@@ -30,17 +29,17 @@ class Survey:
     remarks: tuple[str, ...] = ()
     policy: str | None = None
     """The digest of the policy; None where there is none."""
-    counts: dict[str, int] = field(init=False)
 
-    def __post_init__(self) -> None:
+    @property
+    def counts(self) -> dict[str, int]:
         assessed = [each.assessment for each in self.guests]
-        object.__setattr__(self, "counts", {
+        return {
             "guests": len(assessed),
             "in_line": sum(each.in_line and each.plan.cpus is not None for each in assessed),
             "drift": sum(not each.in_line for each in assessed),
             "unmanaged": sum(each.in_line and each.plan.cpus is None for each in assessed),
             "errors": len(self.errors),
-        })  # fmt: skip
+        }
 
     @property
     def exit_status(self) -> int:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import textwrap
 from typing import TYPE_CHECKING
 
 from emupin import cpuset
@@ -187,6 +186,8 @@ def _remark(mark: str, text: str, code: str, width: int, colour: bool) -> Iterat
 def _wrapped(text: str, width: int, indent: str) -> list[str]:
     if not width or len(text) <= width:
         return [text]
+    import textwrap
+
     return textwrap.wrap(text, max(width, 20), subsequent_indent=indent, break_on_hyphens=False)
 
 
