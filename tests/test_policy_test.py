@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from command import emupin, make_root
+from command import PINNED, emupin, make_root
 
 if TYPE_CHECKING:
     from conftest import Golden
@@ -19,17 +19,7 @@ GUESTS = ("demo", "nova-1.1-pinned", "nova-iothreads", "nova-realtime", "nova-fl
 HOST = ("--host", "fixtures/host/xeon-2x32-smt.json")
 FILES = [f"fixtures/xml/{name}.xml" for name in GUESTS]
 
-GUEST = """\
-<domain type='kvm'>
-  <name>%s</name>
-  <vcpu>2</vcpu>
-  <cputune>
-    <vcpupin vcpu='0' cpuset='4'/>
-    <vcpupin vcpu='1' cpuset='5'/>
-    <emulatorpin cpuset='4-5'/>
-  </cputune>
-</domain>
-"""
+GUEST = PINNED.decode()
 RULES = """\
 version: 1
 rules:

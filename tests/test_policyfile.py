@@ -19,7 +19,8 @@ from hypothesis import strategies as st
 from emupin import cpuset
 from emupin.commands import policy as command
 from emupin.errors import PolicyError
-from emupin.grammar.policyfile import NOT_BUILT, compile_policy, default_path, problems
+from emupin.files import policy_path
+from emupin.grammar.policyfile import NOT_BUILT, compile_policy, problems
 from emupin.grammar.policytext import render, render_json
 from emupin.policy import CHECKS, Match, Placement, Policy, Rule
 
@@ -271,11 +272,11 @@ def test_show_invalid(root: Path, capfd: pytest.CaptureFixture[str]) -> None:
 
 
 def test_no_policy_two_policies_and_unreadable(root: Path) -> None:
-    assert default_path(str(root)) is None
+    assert policy_path(str(root)) is None
     with pytest.raises(PolicyError, match="there is no policy"):
         run("check")
     path = write_policy(root, "version: 1\nrules: []\n")
-    assert default_path(str(root)) == str(path)
+    assert policy_path(str(root)) == str(path)
     write_policy(root, "{}", "policy.json")
     with pytest.raises(PolicyError, match="remove one of them"):
         run("check")

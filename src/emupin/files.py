@@ -29,6 +29,14 @@ def root_from_environment() -> str:
     return os.environ.get("EMUPIN_ROOT", "").rstrip("/")
 
 
+def policy_path(root: str) -> str | None:
+    """The policy file below `root` (empty for `/`), None where there is none. Raises PolicyError if there are two."""
+    present = [root + path for path in POLICIES if os.path.lexists(root + path)]
+    if len(present) > 1:
+        raise PolicyError(" and ".join(present), "two policies", "remove one of them")
+    return present[0] if present else None
+
+
 def read_bytes(path: str, limit: int = -1) -> bytes:
     """All bytes of a file, at most `limit` where that is not negative. Raises OSError."""
     with open(path, "rb", buffering=0) as file:

@@ -14,7 +14,7 @@ import sys
 from emupin import __version__
 from emupin.digest import hex_digest
 from emupin.errors import PolicyError
-from emupin.files import POLICIES, RUN, STATE, make_private_folder, read_bytes, read_trusted, replace_file
+from emupin.files import RUN, STATE, make_private_folder, policy_path, read_bytes, read_trusted, replace_file
 from emupin.frozen import Frozen
 from emupin.kept import POLICIES_KEPT, keep, place
 from emupin.policy import Policy
@@ -35,13 +35,8 @@ class Found(Frozen):
 def find(root: str) -> Found:
     """The policy in force below `root`. A host without a policy file has none, and no problem."""
     try:
-        present = [root + path for path in POLICIES if os.path.lexists(root + path)]
-        if not present:
-            return Found(None)
-        if len(present) > 1:
-            raise PolicyError(" and ".join(present), "two policies", "remove one of them")
-        source = _read(present[0])
-        return _load(root, source, present[0])
+        path = policy_path(root)
+        return Found(None) if path is None else _load(root, _read(path), path)
     except PolicyError as error:
         return _last_good(root, str(error))
 

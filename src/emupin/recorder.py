@@ -182,7 +182,6 @@ def _pin(
     import libvirt
 
     xml_flags, flags = both_flags
-
     cpus = tuple(cpu in order.cpus for cpu in range(max(order.cpus) + 1))
     for _ in range(tries):
         guest = read(domain.XMLDesc(xml_flags).encode(), f"{kind} definition")

@@ -6,7 +6,6 @@ import argparse
 import json
 import os
 import shutil
-import sys
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
 
@@ -14,10 +13,9 @@ from emupin import cpuset, snapshot
 from emupin.claims import Ledger
 from emupin.commands import options
 from emupin.errors import EmupinError, HostError
-from emupin.files import LIBVIRT_RUN, root_from_environment
-from emupin.grammar.policyfile import default_path
+from emupin.files import LIBVIRT_RUN, policy_path, root_from_environment
 from emupin.host import to_json
-from emupin.screen import streams
+from emupin.screen import streams, terminal
 from emupin.screen.mark import NO_CPUS, Mark, marks
 from emupin.screen.picture import draw
 from emupin.situation import Others
@@ -76,7 +74,7 @@ def _check_usage(args: argparse.Namespace) -> None:
 
 def _policy(path: str | None) -> Policy | None:
     """The policy whose CPUs are shown; a host that has none is shown without. Raises PolicyError."""
-    return options.read_policy(path) if path or default_path(root_from_environment()) else None
+    return options.read_policy(path) if path or policy_path(root_from_environment()) else None
 
 
 def _this_machine(policy: Policy | None) -> Snapshot:
@@ -91,8 +89,7 @@ def _held(root: str, host: Host, policy: Policy | None) -> Others:
     if not os.path.isdir(root + LIBVIRT_RUN):
         return Others()
     try:
-        with Ledger(root, policy) as ledger:
-            return ledger.others(None, host.online)
+        return Ledger.look(root, policy).others(None, host.online)
     except EmupinError as error:
         streams.say(f"who has which CPU is not shown: {error}")
         return Others()
@@ -122,22 +119,15 @@ def _show(recorded: Snapshot, policy: Policy | None) -> None:
     lists = [
         (name, cpus) for name, cpus in [("isolated", host.isolated), ("nohz_full", host.nohz_full), *zones] if cpus
     ]
-    colour = _wants_colour()
+    colour = terminal.wants_colour()
     text = draw(host, _marks(recorded, policy), shutil.get_terminal_size().columns, colour)
     text += "".join(["\n" * bool(lists), *(f"{name:<10} {cpuset.format(cpus)}\n" for name, cpus in lists)])
-    if colour:
-        sys.stdout.buffer.write(text.encode())  # streams.put would take the colours for somebody's control sequences.
-    else:
-        streams.put(text.encode())
+    terminal.put(text, colour)
     for name, cpus in zones:
         if not cpus <= host.online:
             streams.say(
                 f"the policy's host.{name} has CPUs that are not online here: {cpuset.format(cpus - host.online)}"
             )
-
-
-def _wants_colour() -> bool:
-    return os.isatty(streams.STDOUT) and "NO_COLOR" not in os.environ and os.environ.get("TERM") != "dumb"
 
 
 def _plain(recorded: Snapshot, policy: Policy | None) -> dict[str, Any]:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from emupin import cpuset, host
 from emupin.errors import PolicyError
-from emupin.files import POLICIES, read_bytes, root_from_environment
+from emupin.files import POLICIES, policy_path, read_bytes, root_from_environment
 
 if TYPE_CHECKING:
     import argparse
@@ -44,9 +44,9 @@ def count(text: str) -> int:
 
 def read_policy(path: str | None) -> Policy:
     """The policy in `path`, or the installed one. Raises PolicyError."""
-    from emupin.grammar.policyfile import compile_policy, default_path
+    from emupin.grammar.policyfile import compile_policy
 
-    path = path or default_path(root_from_environment())
+    path = path or policy_path(root_from_environment())
     if path is None:
         installed = root_from_environment() + POLICIES[0]
         raise PolicyError(installed, "no policy is installed", "write one, or give --policy FILE")

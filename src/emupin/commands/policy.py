@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 from emupin.commands import policytest
 from emupin.errors import PolicyError
-from emupin.files import POLICIES, root_from_environment
-from emupin.grammar.policyfile import compile_policy, default_path, problems
+from emupin.files import POLICIES, policy_path, root_from_environment
+from emupin.grammar.policyfile import compile_policy, problems
 from emupin.grammar.policytext import render, render_json
 from emupin.screen import streams
 
@@ -58,7 +58,7 @@ def show(args: argparse.Namespace) -> int:
 def _read(given: str | None) -> tuple[str, bytes]:
     """The path and the content of the policy file `given`, or else of the one below `$EMUPIN_ROOT`."""
     root = root_from_environment()
-    path = given or default_path(root)
+    path = given or policy_path(root)
     if path is None:
         hint = f"begin with a copy of {POLICIES[0]}.example, or name a file with --policy"
         raise PolicyError(f"{root}{POLICIES[0]}", "there is no policy", hint)

@@ -10,8 +10,8 @@ from emupin.digest import hex_digest
 from emupin.doctor.finding import Finding, ok, problem, warning
 from emupin.doctor.machine import unreadable
 from emupin.errors import PolicyError
-from emupin.files import POLICIES, RUN, STATE, read_trusted
-from emupin.grammar.policyfile import compile_policy, default_path, problems
+from emupin.files import POLICIES, RUN, STATE, policy_path, read_trusted
+from emupin.grammar.policyfile import compile_policy, problems
 from emupin.policy import Policy
 from emupin.policystore import FORMAT
 
@@ -31,7 +31,7 @@ def in_force(machine: Machine) -> Policy | None:
 
 def _present(machine: Machine) -> Policy | None:
     """Raises PolicyError, HostError."""
-    path = default_path(machine.root)
+    path = policy_path(machine.root)
     return None if path is None else _use(machine, path)
 
 
@@ -75,7 +75,7 @@ def _read(path: str) -> bytes:
 def check_policy(machine: Machine) -> Iterator[Finding]:
     """It is there and can be used. Raises HostError."""
     try:
-        path = default_path(machine.root)
+        path = policy_path(machine.root)
         if path is None:
             cure = f"copy {POLICIES[0]}.example to {POLICIES[0]} and edit it"
             yield problem("there is no policy, so the hook does nothing", cure)

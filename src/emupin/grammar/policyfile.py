@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 
 from emupin import cpuset
 from emupin.digest import hex_digest
 from emupin.errors import PolicyError
-from emupin.files import POLICIES
 from emupin.grammar import syntax
 from emupin.grammar.matching import read_match, takes_every_guest
 from emupin.grammar.nodes import show
@@ -43,14 +41,6 @@ def problems(data: bytes, source: str, not_built: dict[str, str] = NOT_BUILT) ->
         return _read(data, source, not_built)[1]
     except PolicyError as error:
         return [error]
-
-
-def default_path(root: str) -> str | None:
-    """The policy file below `root` (empty for `/`), None where there is none. Raises PolicyError if there are two."""
-    present = [root + path for path in POLICIES if os.path.lexists(root + path)]
-    if len(present) > 1:
-        raise PolicyError(" and ".join(present), "two policies", "remove one of them")
-    return present[0] if present else None
 
 
 def _read(data: bytes, source: str, not_built: dict[str, str]) -> tuple[Policy, list[PolicyError]]:

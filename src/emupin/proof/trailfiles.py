@@ -62,7 +62,7 @@ def find(root: str) -> list[str]:
         return []
     except OSError as error:
         raise HostError(folder, f"cannot be read: {error.strerror}", "the trail is root's: use sudo") from None
-    ages = {each: age for each in present for age in [_age(each, name)] if age}
+    ages = {each: found for each in present if (found := age(each, name))}
     return [os.path.join(folder, each) for each in sorted(ages, key=lambda each: ages[each])]
 
 
@@ -75,7 +75,7 @@ def installed(root: str) -> list[str]:
     return paths
 
 
-def _age(file: str, name: str) -> tuple[int, str, int] | None:
+def age(file: str, name: str) -> tuple[int, str, int] | None:
     """What sorts the files by age, the present one last; None for a file that is none of the trail."""
     if file == name:
         return 2, "", 0

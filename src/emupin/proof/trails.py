@@ -10,7 +10,7 @@ from emupin.errors import EmupinError, HostError
 from emupin.files import AUDIT, STATE, read_bytes
 from emupin.proof.archive import Archive, beside
 from emupin.proof.chain import verify
-from emupin.proof.trailfiles import ROTATED, DamagedError, entry, find, read_file
+from emupin.proof.trailfiles import DamagedError, age, entry, find, read_file
 from emupin.screen.text import printable
 from emupin.trail import HEAD
 
@@ -100,20 +100,9 @@ def _below(folder: str) -> Iterator[str]:
 
     for place, folders, names in os.walk(folder, onerror=refuse):
         folders.sort()
-        yield from (os.path.join(place, name) for name in sorted(names) if _age(name))
+        yield from (os.path.join(place, name) for name in sorted(names) if age(name, NAME))
 
 
 def _by_age(paths: Iterable[str]) -> list[str]:
     """The oldest first; files whose names do not tell stay ahead, in the order given."""
-    return sorted(paths, key=lambda path: _age(os.path.basename(path)) or (0, "", 0))
-
-
-def _age(name: str) -> tuple[int, str, int] | None:
-    """What sorts the files of one trail; None for another file."""
-    if not name.startswith(NAME):
-        return None
-    rest = name[len(NAME) :]
-    match = ROTATED.fullmatch(rest)
-    if match is None:
-        return (3, "", 0) if not rest else None
-    return (2, "", -int(match["age"])) if match["age"] and len(match["age"]) < 6 else (1, rest, 0)
+    return sorted(paths, key=lambda path: age(os.path.basename(path), NAME) or (-1, "", 0))
