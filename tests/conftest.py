@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import re
+import signal
 from typing import TYPE_CHECKING, Callable
 
 import pytest
@@ -15,6 +16,10 @@ if TYPE_CHECKING:
 
 Golden = Callable[["Path", "bytes | None"], None]
 
+
+# A shell's background job ignores SIGINT, what `nohup` starts SIGHUP, and all that the tests start would inherit it.
+signal.signal(signal.SIGINT, signal.default_int_handler)
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 settings.register_profile("here", deadline=None)  # A busy machine is no failure.
 settings.load_profile("here")
