@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     Attributes = dict[str, str]
     Place = tuple[str, int, int]  # The fields of an Element.
     Cpus = frozenset[int]
+    Look = Callable[[str, Attributes, int], None]
 
 LARGEST = 16 * 1024 * 1024
 """Bytes; a larger document is refused."""
@@ -67,8 +68,8 @@ class Layout(Frozen):
     """The elements that a rewrite may touch or must stand beside, found when they are asked for: most never are."""
 
     domain_start: int
-    ahead: Place | None
-    """The child of `<domain>` behind which libvirt would print a `<cputune>`; None where there is none."""
+    children: Sequence[Place]
+    """Those of `<domain>`, at least up to the `<cputune>`."""
     tune: Place | None
     """The `<cputune>`."""
     tunes: Sequence[Place]
@@ -77,7 +78,8 @@ class Layout(Frozen):
     @property
     def before_cputune(self) -> Element | None:
         """The child of `<domain>` behind which libvirt would print a `<cputune>`; None where there is none."""
-        return self.ahead and Element(*self.ahead)
+        ahead = [place for place in self.children if place[0] in AHEAD_OF_CPUTUNE]
+        return Element(*max(ahead, key=lambda place: (AHEAD_OF_CPUTUNE[place[0]], place[1]))) if ahead else None
 
     @property
     def cputune(self) -> Element | None:
@@ -181,8 +183,8 @@ def read_status(data: bytes, source: str, sections: frozenset[str] = LONG_SECTIO
 class _DomainReader:
     """One pass of expat over a document whose root is `<domain>`.
 
-    Two handlers see every element; a section with something of interest inside exchanges them for its own. In a
-    section that is not looked into, and behind the last element that is looked for, there are none at all.
+    Two handlers see every element, and show those inside a section of interest to what reads it. In a section that is
+    not looked into, and behind the last element that is looked for, there are none at all.
     """
 
     root_start = 0
@@ -190,14 +192,13 @@ class _DomainReader:
     enabled: set[int] | None = None
     emulatorpin: Cpus | None = None
     realtime: Cpus = frozenset()
-    before_cputune: Place | None = None
     cputune: Place | None = None
+    parent = ""
+    """The name of the last element at the third level of `<metadata>`."""
 
     def __init__(self, data: bytes, source: str, sections: frozenset[str]) -> None:
         self.data, self.source, self.sections = data, source, sections
         self.parser = pyexpat.ParserCreate(None, " ")
-        self.inside: list[str] = []
-        """The elements that are open below `<domain>`."""
         self.root: Attributes = {}
         self.vcpu: Attributes = {}
         self.texts: dict[str, str] = {}
@@ -206,6 +207,7 @@ class _DomainReader:
         self.iothreadpins: dict[int, Cpus] = {}
         self.interfaces: set[str] = set()
         self.nova: dict[str, str] = {}
+        self.children: list[Place] = []
         self.tunes: list[Place] = []
         """The children of `<cputune>`."""
         self.text: list[str] = []
@@ -294,48 +296,49 @@ class _DomainReader:
 
         Closures: a call of a bound method takes half as long again, on every element of a document.
         """
-        parser, inside, push, pop = self.parser, self.inside, self.inside.append, self.inside.pop
-        child_start, highest = 0, 0
+        parser, children = self.parser, self.children
+        depth, child_start = 0, 0
+        look: Look | None = None
 
         def start(name: str, attributes: Attributes) -> None:
-            nonlocal child_start
-            if not inside:
+            nonlocal depth, child_start, look
+            depth += 1
+            if depth == 1:
                 child_start = parser.CurrentByteIndex
-                if name in SECTIONS:
-                    SECTIONS[name](self, name, attributes)
-            push(name)
+                begin = SECTIONS.get(name)
+                if begin:
+                    look = begin(self, name, attributes)
+            elif look:
+                look(name, attributes, depth)
 
         def end(name: str) -> None:
-            nonlocal highest
-            if not inside:
+            nonlocal depth, look
+            depth -= 1
+            if depth > 0:
+                return
+            if depth < 0:
+                depth = 0
                 self.end_domain()
                 return
-            pop()
-            if inside:
-                return
-            rank = AHEAD_OF_CPUTUNE.get(name, -1)
-            if rank >= highest:
-                highest, self.before_cputune = rank, (name, child_start, parser.CurrentByteIndex)
-            if name in SECTIONS:
-                self.end_section((name, child_start, parser.CurrentByteIndex))
+            look = None
+            children.append((name, child_start, parser.CurrentByteIndex))
+            if name in TEXTS:
+                self.end_text(name)
+            elif name == "cputune":
+                self.end_cputune()
 
         return start, end
 
-    def end_section(self, place: Place) -> None:
-        """Back to what is called for any element."""
-        parser, name = self.parser, place[0]
-        if name in TEXTS:
-            parser.CharacterDataHandler = None
-            self.texts.setdefault(name, "".join(self.text))
-            return
-        parser.StartElementHandler = self.start
-        if name == "cputune":
-            parser.EndElementHandler = self.end
-            if self.cputune:
-                self.refuse("two <cputune>", "libvirt takes one: merge them")
-            self.cputune = place
-            if self.nothing_ahead():
-                parser.StartElementHandler = parser.EndElementHandler = None
+    def start_text(self, name: str, attributes: Attributes) -> None:
+        if name not in self.texts:
+            self.text = []
+            self.parser.CharacterDataHandler = self.text.append
+            if name == "vcpu":
+                self.read_vcpu(attributes)
+
+    def end_text(self, name: str) -> None:
+        self.parser.CharacterDataHandler = None
+        self.texts.setdefault(name, "".join(self.text))
 
     def nothing_ahead(self) -> bool:
         """Whether no element that is looked for can follow, nowhere in the rest of the document."""
@@ -345,22 +348,16 @@ class _DomainReader:
         tags = (*OF_INTEREST, *[b"<" + name.encode() for name in self.sections])
         return not [tag for tag in tags if self.data.find(tag, position) >= 0]
 
-    def start_text(self, name: str, attributes: Attributes) -> None:
-        if name not in self.texts:
-            self.text = []
-            self.parser.CharacterDataHandler = self.text.append
-            if name == "vcpu":
-                self.read_vcpu(attributes)
+    def start_section(self, name: str, _attributes: Attributes) -> Look:
+        look: Look = getattr(self, f"look_into_{name}")
+        return look
 
-    def start_section(self, name: str, _attributes: Attributes) -> None:
-        self.parser.StartElementHandler = getattr(self, f"start_in_{name}")
-
-    def start_long(self, name: str, attributes: Attributes) -> None:
+    def start_long(self, name: str, attributes: Attributes) -> Look | None:
         if self.parser.CurrentByteIndex != self.silent.get(name, (-1, -1))[0]:
-            self.start_section(name, attributes)
-            return
+            return self.start_section(name, attributes)
         self.in_silence = name
         self.parser.StartElementHandler = self.parser.EndElementHandler = None
+        return None
 
     def end_silence(self, section: str) -> None:
         """Look for the end of `section`, from where it may be; only other elements of its name count."""
@@ -374,7 +371,7 @@ class _DomainReader:
             if name == section and inner:
                 inner.pop()
             elif name == section:
-                parser.EndElementHandler = self.end
+                parser.StartElementHandler, parser.EndElementHandler = self.start, self.end
                 self.end(name)
 
         self.in_silence = ""
@@ -385,36 +382,36 @@ class _DomainReader:
         if "cpuset" in attributes and attributes.get("placement") != "auto":
             self.cpuset = self.cpus("vcpu", "cpuset", attributes)
 
-    def start_in_vcpus(self, name: str, attributes: Attributes) -> None:
-        if name == "vcpu" and len(self.inside) == 1:
+    def look_into_vcpus(self, name: str, attributes: Attributes, depth: int) -> None:
+        if name == "vcpu" and depth == 2:
             self.enabled = self.enabled or set()
             if attributes.get("enabled") == "yes":
                 self.enabled.add(self.number(name, "id", attributes))
-        self.inside.append(name)
 
-    def start_in_iothreadids(self, name: str, attributes: Attributes) -> None:
-        if name == "iothread" and len(self.inside) == 1:
+    def look_into_iothreadids(self, name: str, attributes: Attributes, depth: int) -> None:
+        if name == "iothread" and depth == 2:
             self.iothread_ids.append(self.number(name, "id", attributes))
-        self.inside.append(name)
 
-    def start_in_devices(self, name: str, attributes: Attributes) -> None:
-        if name == "interface" and len(self.inside) == 1:
+    def look_into_devices(self, name: str, attributes: Attributes, depth: int) -> None:
+        if name == "interface" and depth == 2:
             self.interfaces.add(attributes.get("type", ""))
-        self.inside.append(name)
 
-    def start_in_metadata(self, name: str, attributes: Attributes) -> None:
+    def look_into_metadata(self, name: str, attributes: Attributes, depth: int) -> None:
         """Nova's: `<nova:flavor name>` in `<nova:instance>`, `<nova:project uuid>` in `<nova:owner>` in that."""
+        if depth == 3:
+            self.parent = name
         if name.startswith(NOVA):
-            local, parents = name.rpartition(" ")[2], len(self.inside)
-            if local == "flavor" and parents == 2:
+            local = name.rpartition(" ")[2]
+            if local == "flavor" and depth == 3:
                 self.nova.setdefault("flavor", attributes.get("name", ""))
-            elif local == "project" and parents == 3 and self.inside[2].endswith(" owner"):
+            elif local == "project" and depth == 4 and self.parent.endswith(" owner"):
                 self.nova.setdefault("project", attributes.get("uuid", ""))
-        self.inside.append(name)
 
     # -- children of <cputune> ----------------------------------------------------------------------------------------
 
     def start_cputune(self, _name: str, _attributes: Attributes) -> None:
+        if self.cputune:
+            self.refuse("two <cputune>", "libvirt takes one: merge them")
         parser, tunes = self.parser, self.tunes
         tune_start, depth = 0, 0
 
@@ -422,13 +419,15 @@ class _DomainReader:
             nonlocal tune_start, depth
             if not depth:
                 tune_start = parser.CurrentByteIndex
-                if name in TUNES:
-                    TUNES[name](self, attributes)
+                read = TUNES.get(name)
+                if read:
+                    read(self, attributes)
             depth += 1
 
         def end(name: str) -> None:
             nonlocal depth
             if not depth:
+                parser.StartElementHandler, parser.EndElementHandler = self.start, self.end
                 self.end(name)
                 return
             depth -= 1
@@ -436,6 +435,11 @@ class _DomainReader:
                 tunes.append((name, tune_start, parser.CurrentByteIndex))
 
         parser.StartElementHandler, parser.EndElementHandler = start, end
+
+    def end_cputune(self) -> None:
+        self.cputune = self.children[-1]
+        if self.nothing_ahead():
+            self.parser.StartElementHandler = self.parser.EndElementHandler = None
 
     def read_vcpupin(self, attributes: Attributes) -> None:
         vcpu = self.number("vcpupin", "vcpu", attributes)
@@ -461,23 +465,22 @@ class _DomainReader:
     # -- values -------------------------------------------------------------------------------------------------------
 
     def number(self, element: str, name: str, attributes: Attributes, highest: int = HIGHEST_INDEX) -> int:
-        text = attributes.get(name)
-        number = None if text is None else _number(text)
+        number = _number(attributes.get(name, ""))
         if number is None or number > highest:
-            self.refuse_attribute(element, name, text, f" is not a number up to {highest}", "give a number such as 0")
+            what = f" is not a number up to {highest}"
+            self.refuse_attribute(element, name, attributes, what, "give a number such as 0")
         return number
 
     def cpus(self, element: str, name: str, attributes: Attributes) -> Cpus:
-        text = attributes.get(name)
         try:
-            return cpuset.parse(text or "")
+            return cpuset.parse(attributes.get(name, ""))
         except cpuset.CpuListError as error:
-            self.refuse_attribute(element, name, text, f": {error}", "give a list such as 0-3,8")
+            self.refuse_attribute(element, name, attributes, f": {error}", "give a list such as 0-3,8")
 
-    def refuse_attribute(self, element: str, name: str, text: str | None, what: str, hint: str) -> NoReturn:
-        if text is None:
+    def refuse_attribute(self, element: str, name: str, attributes: Attributes, what: str, hint: str) -> NoReturn:
+        if name not in attributes:
             self.refuse(f"<{element}> has no attribute {name!r}", "libvirt requires it")
-        self.refuse(f"<{element} {name}={text!r}>{what}", hint)
+        self.refuse(f"<{element} {name}={attributes[name]!r}>{what}", hint)
 
     def count(self, name: str, default: int) -> int:
         text = self.texts.get(name)
@@ -509,7 +512,7 @@ class _DomainReader:
             frozenset(self.interfaces) if "devices" in self.sections else None,
             self.nova.get("flavor"),
             self.nova.get("project"),
-            Layout(self.root_start, self.before_cputune, self.cputune, tuple(self.tunes)),
+            Layout(self.root_start, tuple(self.children), self.cputune, tuple(self.tunes)),
         )
 
     def uuid(self) -> str | None:
@@ -544,6 +547,8 @@ class _StatusReader(_DomainReader):
 
     def __init__(self, data: bytes, source: str, sections: frozenset[str]) -> None:
         super().__init__(data, source, sections)
+        self.inside: list[str] = []
+        """The elements that are open below `<domstatus>`, outside `<domain>`."""
         self.wrapping: Attributes = {}
         self.vcpu_tids: dict[int, int] = {}
 
@@ -576,7 +581,7 @@ class _StatusReader(_DomainReader):
         return Status(pid, self.wrapping.get("state", ""), self.vcpu_tids, self.domain())
 
 
-SECTIONS: dict[str, Callable[[_DomainReader, str, Attributes], None]] = {
+SECTIONS: dict[str, Callable[[_DomainReader, str, Attributes], Look | None]] = {
     "name": _DomainReader.start_text,
     "uuid": _DomainReader.start_text,
     "vcpu": _DomainReader.start_text,
@@ -587,7 +592,10 @@ SECTIONS: dict[str, Callable[[_DomainReader, str, Attributes], None]] = {
     "iothreadids": _DomainReader.start_section,
     "cputune": _DomainReader.start_cputune,
 }
-"""The children of `<domain>` with something of interest inside, and what starts reading it."""
+"""The children of `<domain>` with something of interest inside, and what starts reading it.
+
+Where that gives a function, it is shown each element inside, with its depth: that of the child itself is 1.
+"""
 
 TUNES: dict[str, Callable[[_DomainReader, Attributes], None]] = {
     "vcpupin": _DomainReader.read_vcpupin,
