@@ -20,7 +20,7 @@ from emupin import cpuset
 from emupin.commands import policy as command
 from emupin.errors import PolicyError
 from emupin.files import policy_path
-from emupin.grammar.policyfile import NOT_BUILT, compile_policy, problems
+from emupin.grammar.policyfile import compile_policy, problems
 from emupin.grammar.policytext import render, render_json
 from emupin.policy import CHECKS, Match, Placement, Policy, Rule
 
@@ -37,22 +37,22 @@ def files(kind: str) -> list[Path]:
 
 
 def compile_text(text: str, source: str = "policy.yaml") -> Policy:
-    return compile_policy(text.encode(), source, {})
+    return compile_policy(text.encode(), source)
 
 
 @pytest.mark.parametrize("path", files("bad"), ids=lambda path: path.name)
 def test_complaints(path: Path, golden: Golden) -> None:
-    found = problems(path.read_bytes(), path.name, {})
+    found = problems(path.read_bytes(), path.name)
     golden(path.with_name(path.name + ".err"), "".join(f"{problem}\n" for problem in found).encode() or None)
     with pytest.raises(PolicyError) as error:
-        compile_policy(path.read_bytes(), path.name, {})
+        compile_policy(path.read_bytes(), path.name)
     assert str(error.value) == str(found[0])
     assert all(str(problem).isprintable() and len(str(problem)) < 500 for problem in found)
 
 
 @pytest.mark.parametrize("path", files("good"), ids=lambda path: path.name)
 def test_good_policies_written_out(path: Path, golden: Golden) -> None:
-    policy = compile_policy(path.read_bytes(), path.name, {})
+    policy = compile_policy(path.read_bytes(), path.name)
     golden(path.with_name(path.name + ".out"), render(policy).encode())
     assert Policy.from_plain(policy.to_plain()) == policy
     assert compile_text(render(policy)).replace(digest="") == policy.replace(digest="")
@@ -60,7 +60,7 @@ def test_good_policies_written_out(path: Path, golden: Golden) -> None:
 
 
 def test_full_policy_means() -> None:
-    policy = compile_policy(FULL.read_bytes(), "full.yaml", {})
+    policy = compile_policy(FULL.read_bytes(), "full.yaml")
     assert (policy.networking, policy.on_failure) == ("ovs-dpdk", "refuse")
     assert (policy.reserved, policy.pool) == (frozenset((0, 1, 32, 33)), frozenset((2, 3, 34, 35)))
     rule = policy.rules[0]
@@ -74,26 +74,12 @@ def test_full_policy_means() -> None:
 
 
 def test_yaml_does_not_guess() -> None:
-    policy = compile_policy((POLICIES / "good" / "guesses.yaml").read_bytes(), "guesses.yaml", {})
+    policy = compile_policy((POLICIES / "good" / "guesses.yaml").read_bytes(), "guesses.yaml")
     rule = policy.rules[0]
     assert (policy.reserved, policy.pool) == (frozenset((34,)), frozenset((10,)))
     assert rule.name == "off"
     assert rule.match.name == ("no", "1:20", "0x10", "1e3", "~", "null", "2024-01-01", ".5")
     assert rule.match.project == ("00012345",)
-
-
-def test_what_is_not_built_is_said() -> None:
-    """The full policy has every key and word of the table."""
-    found = problems(FULL.read_bytes(), "full.yaml")
-    said = {problem.what.partition(": ")[2] for problem in found}
-    assert said == set(NOT_BUILT.values())
-    assert all("is not built yet" in str(problem) or "are not built yet" in str(problem) for problem in found)
-
-
-def test_unbuilt_word_is_refused_by_table() -> None:
-    table = {"placement: pool": "'pool' is not built yet"}
-    [problem] = problems(b"version: 1\nhost: {pool: 2}\nrules: [{name: a, placement: pool}]\n", "p.yaml", table)
-    assert str(problem) == "p.yaml:3: rules[0].placement: 'pool' is not built yet; leave it out"
 
 
 def test_too_large() -> None:
@@ -103,7 +89,7 @@ def test_too_large() -> None:
 
 def test_byte_order_mark_and_line_ends() -> None:
     text = FULL.read_text()
-    same = compile_policy(b"\xef\xbb\xbf" + text.replace("\n", "\r\n").encode(), "policy.yaml", {})
+    same = compile_policy(b"\xef\xbb\xbf" + text.replace("\n", "\r\n").encode(), "policy.yaml")
     assert same.replace(digest="") == compile_text(text).replace(digest="")
 
 
@@ -184,7 +170,7 @@ def test_mutations_raise_nothing_but_policy_errors(policy: Policy, data: st.Data
         start = data.draw(st.integers(0, len(text)))
         end = data.draw(st.integers(start, min(len(text), start + 8)))
         text = text[:start] + data.draw(PIECES) + text[end:]
-    for problem in problems(text, source, {}):
+    for problem in problems(text, source):
         assert isinstance(problem, PolicyError)
         assert str(problem).isprintable(), repr(str(problem))
 
@@ -215,7 +201,7 @@ PIECES = st.binary(max_size=4) | st.sampled_from(
 
 @given(st.binary(max_size=80) | st.text(max_size=80).map(str.encode), st.sampled_from(SUFFIXES))
 def test_noise_raises_nothing_but_policy_errors(data: bytes, suffix: str) -> None:
-    assert problems(data, "policy" + suffix, {})
+    assert problems(data, "policy" + suffix)
 
 
 # -- the command ------------------------------------------------------------------------------------------------------

@@ -6,13 +6,14 @@ import argparse
 import signal
 import sys
 from importlib import import_module
-from typing import TYPE_CHECKING
 
 from emupin import __version__
+from emupin.commands import options
 from emupin.errors import EmupinError
 from emupin.fleet.interruption import InterruptedBySignal
 from emupin.screen import streams
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -28,6 +29,7 @@ def parser(named: str = "") -> argparse.ArgumentParser:
     top = argparse.ArgumentParser(
         prog="emupin",
         description="Keeps the emulator threads of libvirt QEMU guests where a policy wants them.",
+        formatter_class=options.Help,
         allow_abbrev=False,
     )
     top.add_argument("--version", action="version", version=f"emupin {__version__}")

@@ -43,7 +43,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         help="measure a guest, and say which placement the figures argue for",
         description="Measure a running guest's emulator load, and say which placement the figures argue for.",
         epilog=EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        formatter_class=options.Help,
         allow_abbrev=False,
     )
     parser.add_argument("guest", metavar="GUEST", help="name or UUID of a running guest")

@@ -42,7 +42,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         help="bring guests in line with the policy",
         description="Bring live threads, live XML and persistent XML of guests in line with the policy.",
         epilog=EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        formatter_class=options.Help,
         allow_abbrev=False,
     )
     parser.add_argument("guests", nargs="*", metavar="GUEST", help="name or UUID; running, or shut off")

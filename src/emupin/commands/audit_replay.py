@@ -8,6 +8,7 @@ from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 from emupin import __version__
+from emupin.commands import options
 from emupin.files import root_from_environment
 from emupin.proof.replay import DIFFERENT, NO_DECISION, NOT_REPLAYABLE, SAME, Replayed, replay
 from emupin.proof.trails import find_trails
@@ -39,7 +40,7 @@ def add_parser(actions: Subparsers) -> None:
         help="decide again from the recorded facts, and compare",
         description="Decide again from the recorded facts alone, and compare.",
         epilog=EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        formatter_class=options.Help,
         allow_abbrev=False,
     )
     add_sources(parser)

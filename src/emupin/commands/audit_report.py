@@ -6,6 +6,7 @@ import argparse
 from typing import TYPE_CHECKING
 
 from emupin import audit
+from emupin.commands import options
 from emupin.commands.audit_replay import add_sources
 from emupin.errors import EmupinError
 from emupin.files import root_from_environment
@@ -36,7 +37,7 @@ def add_parser(actions: Subparsers) -> None:
         help="one HTML page of all decisions, with filters and pictures",
         description="One self-contained HTML page of all decisions.",
         epilog=EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        formatter_class=options.Help,
         allow_abbrev=False,
     )
     add_sources(parser)

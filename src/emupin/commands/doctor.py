@@ -24,7 +24,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         help="find what keeps the hook from working, with the cures",
         description="Find what keeps the hook from working on this host, with the cure for each of it.",
         epilog=EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        formatter_class=options.Help,
         allow_abbrev=False,
     )
     parser.add_argument("--verbose", action="store_true", help="show every check, not only what is wrong")

@@ -33,7 +33,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         help="tell why a guest's emulator threads go where they go",
         description="Tell which rule takes a guest, and what came of its placements and their checks.",
         epilog=EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        formatter_class=options.Help,
         allow_abbrev=False,
     )
     parser.add_argument("guest", metavar="FILE|GUEST", help="a domain XML, - for stdin, or a guest's name or UUID")

@@ -39,7 +39,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         help="show the host's CPUs, and who has which",
         description="Show the host's CPUs: node, core, siblings, isolated, reserved, pool, and who has which.",
         epilog=EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        formatter_class=options.Help,
         allow_abbrev=False,
     )
     parser.add_argument("--host", metavar="FILE", help="a recorded host, or its root folder (default: this machine)")

@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import argparse
 
 from emupin import cpuset, host
 from emupin.errors import PolicyError
 from emupin.files import POLICIES, policy_path, read_bytes, root_from_environment
+from emupin.screen import terminal
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
-    import argparse
-
     from emupin.domain import Domain
     from emupin.host import Host
     from emupin.policy import Policy
+
+
+class Help(argparse.RawDescriptionHelpFormatter):
+    """Texts as they are written, options as wide as the terminal: to find that out `argparse` would load `shutil`."""
+
+    def __init__(self, prog: str) -> None:
+        super().__init__(prog, width=(terminal.size().columns or 80) - 2)
 
 
 def add_policy(parser: argparse.ArgumentParser) -> None:
@@ -35,8 +42,6 @@ def add_json(parser: argparse.ArgumentParser) -> None:
 
 def count(text: str) -> int:
     """The type of an option that takes a number from 1 up."""
-    import argparse
-
     if not (text.isascii() and text.isdigit() and int(text) > 0):
         raise argparse.ArgumentTypeError(f"{text!r} is not a number from 1 up")
     return int(text)
@@ -58,11 +63,13 @@ def read_policy(path: str | None) -> Policy:
 
 def read_host(choice: str | None) -> Host | None:
     """The facts that `--host` asks for: this machine's where it is not given, None for `none`. Raises HostError."""
-    from emupin import snapshot
-
     if choice is None:
         return host.read(root_from_environment())
-    return None if choice == "none" else snapshot.load(choice)
+    if choice == "none":
+        return None
+    from emupin import snapshot
+
+    return snapshot.load(choice)
 
 
 def absent_cpus(guest: Domain, facts: Host | None) -> str:

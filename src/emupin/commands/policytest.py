@@ -34,7 +34,7 @@ def add_parser(actions: argparse._SubParsersAction[argparse.ArgumentParser]) -> 
         help="show which rule takes which guest, and what it would get",
         description="Show which rule takes each guest, and what it would get.",
         epilog=EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        formatter_class=options.Help,
         allow_abbrev=False,
     )
     parser.add_argument("files", nargs="+", metavar="FILE", help="domain XML files or folders; - is stdin")
@@ -71,11 +71,11 @@ def _try(trial: Trial, files: list[str], jobs: int) -> Tally:
     for tally in batches.through(trial.batch, files, jobs, found.fail):
         progress.clear()
         _print(tally)
-        total.add(tally)
+        total.merge(tally)
         progress.show(f"{total.files:,} guests")
     progress.clear()
     _print(found)
-    total.add(found)
+    total.merge(found)
     return total
 
 

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import argparse
 import os
-from typing import Any
 
-from emupin.audit import now
 from emupin.commands import options
 from emupin.errors import EmupinError
 from emupin.fleet import batches
-from emupin.fleet.inplace import read_descriptor, read_file
-from emupin.fleet.rewriting import Batch, Rewriter, Wishes, load_witness, named
+from emupin.fleet.rewriting import Batch, Rewriter, Wishes, load_witness
 from emupin.screen import streams
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 EPILOG = """\
 Without a file, or with `-`, the XML comes from stdin. Without an option the result of one document goes to stdout.
@@ -30,7 +31,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         help="put the policy's pins into domain XML",
         description="Put the policy's pins into domain XML and change no other byte.",
         epilog=EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        formatter_class=options.Help,
         allow_abbrev=False,
     )
     parser.add_argument("files", nargs="*", metavar="FILE", help="domain XML files or folders; - is stdin")
@@ -84,9 +85,7 @@ def _check_usage(files: list[str], args: argparse.Namespace) -> None:
 def _single(rewriter: Rewriter, path: str) -> Batch:
     """One document from `path` or stdin, read whole and worked out completely before anything is written."""
     batch = Batch()
-    with named(path, batch):
-        data = read_descriptor(streams.STDIN) if path == "-" else read_file(path)
-        batch.output += rewriter.document(data, path, batch)
+    batch.add(path, rewriter.document)
     _print(batch)
     return batch
 
@@ -130,6 +129,7 @@ class _Report:
 
     def __init__(self, rewriter: Rewriter, path: str) -> None:
         """Raises EmupinError where Jinja2 is missing."""
+        from emupin.audit import now
         from emupin.report import page, preview
 
         page.check_jinja()

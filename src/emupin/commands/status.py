@@ -44,7 +44,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         help="show the running guests' threads, and what is not as planned",
         description="Show every thread of the running guests, their pins, and what is not as the policy wants it.",
         epilog=EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        formatter_class=options.Help,
         allow_abbrev=False,
     )
     parser.add_argument("guests", nargs="*", metavar="GUEST", help="name or UUID (default: all that run)")
@@ -131,7 +131,7 @@ def _heading(seconds: float) -> str:
 
 def _text(found: Survey, rates: RatesByGuest | None) -> str:
     """As wide as the terminal; where there is none, as wide as it gets."""
-    return statustext.render(found, rates, watch.size().columns, terminal.wants_colour())
+    return statustext.render(found, rates, terminal.size().columns, terminal.wants_colour())
 
 
 def _put_json(found: Survey, rates: RatesByGuest | None) -> None:

@@ -7,17 +7,18 @@ import sys
 from contextlib import closing
 from functools import partial
 from itertools import islice
-from typing import TYPE_CHECKING, TypeVar
 
 from emupin.errors import EmupinError
 from emupin.fleet import parallel, walk
 from emupin.fleet.interruption import Interruption
 from emupin.screen import streams
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
+    from typing import TypeVar
 
-Result = TypeVar("Result")
+    Result = TypeVar("Result")
 
 BATCH = 64
 """Files that a worker takes at a time: enough to make the exchange between processes cheap."""

@@ -10,12 +10,13 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from typing import TYPE_CHECKING
 
 from emupin.domain import LARGEST
 from emupin.errors import EmupinError
 from emupin.files import write_all
+from emupin.screen.streams import STDIN
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -42,7 +43,9 @@ def read_descriptor(descriptor: int, expected: int = 0) -> bytes:
 
 
 def read_file(path: str) -> bytes:
-    """The document in `path`, which may also be a pipe. Raises OSError."""
+    """The document in `path`, which may also be a pipe, or on stdin where that is `-`. Raises OSError."""
+    if path == "-":
+        return read_descriptor(STDIN)
     descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
         return read_descriptor(descriptor)

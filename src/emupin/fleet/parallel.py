@@ -8,18 +8,19 @@ from __future__ import annotations
 
 from contextlib import closing
 from itertools import chain, islice
-from typing import TYPE_CHECKING, Generic, TypeVar
 
 from emupin.errors import EmupinError
 from emupin.fleet.interruption import InterruptedBySignal
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterable, Iterator
     from multiprocessing.connection import Connection
     from multiprocessing.context import ForkProcess
+    from typing import Any, TypeVar
 
-Task = TypeVar("Task")
-Result = TypeVar("Result")
+    Task = TypeVar("Task")
+    Result = TypeVar("Result")
 
 WINDOW = 4
 """Tasks per process that may be under way, or done and waiting for an earlier one."""
@@ -40,20 +41,20 @@ def in_order(work: Callable[[Task], Result], tasks: Iterable[Task], jobs: int) -
         yield from crew.results(tasks)
 
 
-class _Crew(Generic[Task, Result]):
+class _Crew:
     """Processes that are started when they are needed; each has at most one task at a time, so no pipe can clog."""
 
-    def __init__(self, work: Callable[[Task], Result], jobs: int) -> None:
+    def __init__(self, work: Callable[[Any], Any], jobs: int) -> None:
         self.work, self.jobs = work, jobs
         self.processes: list[ForkProcess] = []
         self.pipes: list[Connection] = []
         self.idle: list[Connection] = []
         self.busy: dict[Connection, int] = {}
-        self.done: dict[int, Result] = {}
+        self.done: dict[int, Any] = {}
         self.given = 0
         self.taken = 0
 
-    def results(self, tasks: Iterator[Task]) -> Iterator[Result]:
+    def results(self, tasks: Iterator[Any]) -> Iterator[Any]:
         while True:
             self.give(tasks)
             while self.taken in self.done:
@@ -63,7 +64,7 @@ class _Crew(Generic[Task, Result]):
                 return
             self.collect()
 
-    def give(self, tasks: Iterator[Task]) -> bool:
+    def give(self, tasks: Iterator[Any]) -> bool:
         """Hand out tasks while there are any, hands for them, and room in the window; whether one was."""
         given = self.given
         while self.given - self.taken < WINDOW * self.jobs and (self.idle or len(self.processes) < self.jobs):

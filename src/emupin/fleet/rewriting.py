@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import os
-from contextlib import contextmanager
-from dataclasses import dataclass, field
-from functools import cached_property
-from typing import TYPE_CHECKING, Any
 
 from emupin import domain, splice
 from emupin.commands.options import absent_cpus
 from emupin.errors import EmupinError, HostError
 from emupin.fleet.inplace import read_file, update
+from emupin.frozen import Frozen
 from emupin.plan import plan
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Callable, Iterable
+    from typing import Any
+
+    from typing_extensions import Self
 
     from emupin.fleet.interruption import Interruption
     from emupin.host import Host
@@ -30,8 +31,7 @@ OPERATING_SYSTEM_HINTS = {
 }
 
 
-@dataclass(frozen=True)
-class Wishes:
+class Wishes(Frozen):
     """What the command line asks for."""
 
     check: bool = False
@@ -42,19 +42,32 @@ class Wishes:
     report: bool = False
 
 
-@dataclass
 class Batch:
     """What came of some files: how many, and what goes to stdout and to stderr."""
 
-    files: int = 0
-    changed: int = 0
-    failed: int = 0
-    output: bytes = b""
-    remarks: list[str] = field(default_factory=list)
-    rows: list[dict[str, Any]] = field(default_factory=list)
-    """For a report."""
-    unread: list[str] = field(default_factory=list)
-    """Errors of documents that have no row."""
+    def __init__(self) -> None:
+        self.files = self.changed = self.failed = 0
+        self.output = b""
+        self.remarks: list[str] = []
+        self.rows: list[dict[str, Any]] = []
+        """For a report."""
+        self.unread: list[str] = []
+        """Errors of documents that have no row."""
+
+    def add(self, path: str, document: Callable[[str, Self], bytes]) -> None:
+        """Count the document `path` and take what `document` prints, or note what goes wrong: the others go on."""
+        self.files += 1
+        rows = len(self.rows)
+        try:
+            self.output += document(path, self)
+            return
+        except EmupinError as error:
+            problem = error
+        except OSError as error:
+            problem = _system_error(path, error)
+        self.fail(problem)
+        if len(self.rows) == rows:
+            self.unread.append(str(problem))
 
     def fail(self, error: EmupinError) -> None:
         self.failed += 1
@@ -64,22 +77,6 @@ class Batch:
         self.files += other.files
         self.changed += other.changed
         self.failed += other.failed
-
-
-@contextmanager
-def named(path: str, batch: Batch) -> Iterator[None]:
-    """Count the document `path` in `batch`, and there note what goes wrong with it: the others go on."""
-    batch.files += 1
-    rows, problem = len(batch.rows), None
-    try:
-        yield
-    except EmupinError as error:
-        problem = error
-    except OSError as error:
-        problem = _system_error(path, error)
-    if problem:
-        batch.fail(problem)
-        batch.unread += [] if len(batch.rows) > rows else [str(problem)]
 
 
 def load_witness() -> None:
@@ -98,37 +95,29 @@ def _system_error(path: str, error: OSError) -> EmupinError:
     return EmupinError(path, error.strerror or str(error), hint)
 
 
-@dataclass(frozen=True)
 class Rewriter:
     """The engine with its policy and host; without a host what needs one is not checked."""
 
-    policy: Policy
-    host: Host | None
-    wishes: Wishes
-
-    @cached_property
-    def sections(self) -> frozenset[str]:
+    def __init__(self, policy: Policy, host: Host | None, wishes: Wishes) -> None:
+        self.policy, self.host, self.wishes = policy, host, wishes
+        self.sections = policy.sections()
         """What the policy looks into."""
-        return self.policy.sections()
 
     def batch(self, interruption: Interruption, paths: Iterable[str]) -> Batch:
         batch = Batch()
         for path in paths:
             interruption.check()
-            with named(path, batch):
-                batch.output += self.file(path, batch)
+            batch.add(path, self.document)
         return batch
 
-    def file(self, path: str, batch: Batch) -> bytes:
-        """What to print for the file `path`. Raises EmupinError, OSError."""
-        if not self.wishes.in_place:
-            return self.document(read_file(path), path, batch)
-        before, after = update(path, lambda data: self.rewrite(data, path, batch), self.wishes.sync)
+    def document(self, path: str, batch: Batch) -> bytes:
+        """What to print for the document in the file `path`. Raises EmupinError, OSError."""
+        if self.wishes.in_place:
+            before, after = update(path, lambda data: self.rewrite(data, path, batch), self.wishes.sync)
+        else:
+            before = read_file(path)
+            after = self.rewrite(before, path, batch)
         return self.shown(before, after, path, batch)
-
-    def document(self, data: bytes, path: str, batch: Batch) -> bytes:
-        """What to print for the document `data`. Raises EmupinError."""
-        return self.shown(data, self.rewrite(data, path, batch), path, batch)
 
     def shown(self, before: bytes, after: bytes, path: str, batch: Batch) -> bytes:
         wishes = self.wishes

@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import json
 import os
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from emupin import cpuset
 from emupin.commands.options import absent_cpus
-from emupin.fleet.inplace import read_descriptor, read_file
-from emupin.fleet.rewriting import Batch, named
+from emupin.fleet.inplace import read_file
+from emupin.fleet.rewriting import Batch
 from emupin.live import lookup
 from emupin.plan import plan
-from emupin.screen import streams
 from emupin.screen.explanation import result_json
 from emupin.screen.text import printable
 
@@ -38,17 +37,18 @@ class Count:
     """No placement passes its checks."""
 
 
-@dataclass
 class Tally(Batch):
     """What came of some guests. Of `changed` with two policies: what differs between them."""
 
-    rules: dict[str | None, Count] = field(default_factory=dict)
-    """By the rule that takes them; None: no rule does."""
-    foreign: int = 0
-    """Guests that are pinned to CPUs that the host does not have."""
-    first_foreign: str = ""
+    def __init__(self) -> None:
+        super().__init__()
+        self.rules: dict[str | None, Count] = {}
+        """By the rule that takes them; None: no rule does."""
+        self.foreign = 0
+        """Guests that are pinned to CPUs that the host does not have."""
+        self.first_foreign = ""
 
-    def add(self, other: Tally) -> None:
+    def merge(self, other: Tally) -> None:
         self.add_counts(other)
         self.foreign += other.foreign
         self.first_foreign = self.first_foreign or other.first_foreign
@@ -95,14 +95,12 @@ class Trial:
         tally = Tally()
         for path in paths:
             interruption.check()
-            with named(path, tally):
-                data = read_descriptor(streams.STDIN) if path == "-" else read_file(path)
-                tally.output += self.document(data, path, tally)
+            tally.add(path, self.document)
         return tally
 
-    def document(self, data: bytes, path: str, tally: Tally) -> bytes:
-        """What to print for the guest in `data`. Raises DomainError."""
-        guest = lookup.read_guest(data, path, self.sections)
+    def document(self, path: str, tally: Tally) -> bytes:
+        """What to print for the guest in the file `path`. Raises DomainError, OSError."""
+        guest = lookup.read_guest(read_file(path), path, self.sections)
         new = self.new.decide(guest)
         old = self.old.decide(guest) if self.old else None
         changes = is_changed(guest, new) if old is None else differ(guest, old, new)

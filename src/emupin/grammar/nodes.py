@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import NoReturn, Union
-
 from emupin.errors import PolicyError
+from emupin.frozen import Frozen
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import NoReturn, Union
+
+    Node = Union["Scalar", "Sequence", "Mapping"]
 
 DEEPEST = 16
 """Levels of nesting; the grammar has five."""
@@ -13,25 +17,19 @@ DEEPEST = 16
 QUOTE = 'quote a text that YAML could misread, as in "*-test", "[a-z]*" or "a: b"'
 
 
-@dataclass(frozen=True)
-class Scalar:
+class Scalar(Frozen):
     line: int
     text: str
 
 
-@dataclass(frozen=True)
-class Sequence:
+class Sequence(Frozen):
     line: int
     items: tuple[Node, ...]
 
 
-@dataclass(frozen=True)
-class Mapping:
+class Mapping(Frozen):
     line: int
     entries: tuple[tuple[Scalar, Node], ...]
-
-
-Node = Union[Scalar, Sequence, Mapping]
 
 
 def show(text: str) -> str:
@@ -39,17 +37,14 @@ def show(text: str) -> str:
     return text if len(text) <= 60 else f"{text[:59]}…"
 
 
-@dataclass
 class _Open:
     """A list or mapping whose end has not been seen; of a mapping, `nodes` holds keys and values in turn."""
 
-    line: int
-    path: str
-    anchor: str | None
-    is_mapping: bool
-    keys: dict[str, int] = field(default_factory=dict)
-    """Lines of a mapping's keys so far."""
-    nodes: list[Node] = field(default_factory=list)
+    def __init__(self, line: int, path: str, anchor: str | None, is_mapping: bool) -> None:
+        self.line, self.path, self.anchor, self.is_mapping = line, path, anchor, is_mapping
+        self.keys: dict[str, int] = {}
+        """Lines of a mapping's keys so far."""
+        self.nodes: list[Node] = []
 
     def wants_key(self) -> bool:
         return self.is_mapping and len(self.nodes) % 2 == 0

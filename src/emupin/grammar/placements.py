@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from emupin import cpuset
 from emupin.domain import HIGHEST_INDEX
+from emupin.frozen import Frozen
 from emupin.grammar.nodes import show
 from emupin.grammar.schema import Value, did_you_mean
 from emupin.policy import Placement
@@ -14,8 +13,7 @@ FORMS = ("auto", "vcpu:N", "dedicated", "dedicated:N", "pool", "cpus:LIST", "kee
 WORDS = ("auto", "vcpu", "dedicated", "pool", "cpus", "keep")
 
 
-@dataclass(frozen=True)
-class HostPart:
+class HostPart(Frozen):
     """The `host` of a policy, and which of its keys are there at all, valid or not."""
 
     keys: frozenset[str] = frozenset()
@@ -80,7 +78,6 @@ def _unknown_hint(text: str, word: str) -> str:
 def _check_needs(placement: Placement, item: Value, host: HostPart, has_guest: bool) -> None:
     """Complain about a placement that the rest of the policy makes impossible."""
     word = placement.word
-    item.need_built(f"placement: {word}")
     if word == "auto" and not (has_guest and "networking" in host.keys):
         missing = [] if "networking" in host.keys else ["host.networking (ovs-dpdk or kernel)"]
         missing += [] if has_guest else ["the rule's guest (dpdk or kernel)"]

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from emupin import cpuset
 from emupin.digest import hex_digest
 from emupin.errors import PolicyError
+from emupin.frozen import Frozen
 from emupin.grammar import syntax
 from emupin.grammar.matching import read_match, takes_every_guest
 from emupin.grammar.nodes import show
@@ -14,12 +13,8 @@ from emupin.grammar.placements import HostPart, read_placements
 from emupin.grammar.schema import Complaints, Value
 from emupin.policy import ALWAYS_ERROR, CHECKS, ERROR, OFF, WARN, Match, Policy, Rule
 
-NOT_BUILT: dict[str, str] = {}
-"""What the grammar has and the engine does not do yet: the complaint by key or word."""
 
-
-@dataclass(frozen=True)
-class Behaviour:
+class Behaviour(Frozen):
     """What `defaults` sets and a rule may set anew."""
 
     on_failure: str = "start"
@@ -27,24 +22,24 @@ class Behaviour:
     iothreads: str = "keep"
 
 
-def compile_policy(data: bytes, source: str, not_built: dict[str, str] = NOT_BUILT) -> Policy:
+def compile_policy(data: bytes, source: str) -> Policy:
     """The policy that the file `source` with the content `data` spells. Raises PolicyError for its first mistake."""
-    policy, errors = _read(data, source, not_built)
+    policy, errors = _read(data, source)
     if errors:
         raise errors[0]
     return policy
 
 
-def problems(data: bytes, source: str, not_built: dict[str, str] = NOT_BUILT) -> list[PolicyError]:
+def problems(data: bytes, source: str) -> list[PolicyError]:
     """Every mistake in the file, by line; of mistakes in the syntax only the first."""
     try:
-        return _read(data, source, not_built)[1]
+        return _read(data, source)[1]
     except PolicyError as error:
         return [error]
 
 
-def _read(data: bytes, source: str, not_built: dict[str, str]) -> tuple[Policy, list[PolicyError]]:
-    complaints = Complaints(source, not_built)
+def _read(data: bytes, source: str) -> tuple[Policy, list[PolicyError]]:
+    complaints = Complaints(source)
     parts = Value(syntax.load(data, source), "", complaints).mapping("", required=("version", "rules"))
     if "version" in parts and parts["version"].text() not in ("", "1"):
         parts["version"].complain("is not 1", "this emupin reads `version: 1` only")
@@ -60,8 +55,6 @@ def _read(data: bytes, source: str, not_built: dict[str, str]) -> tuple[Policy, 
 
 def _read_host(value: Value) -> HostPart:
     parts = value.mapping("host")
-    for key, part in parts.items():
-        part.need_built(f"host.{key}")
     networking = parts["networking"].word(("ovs-dpdk", "kernel")) if "networking" in parts else None
     reserved = parts["reserved"].cpus() if "reserved" in parts else frozenset()
     pool = parts["pool"].cpus() if "pool" in parts else None
@@ -79,7 +72,6 @@ def _read_behaviour(parts: dict[str, Value], outer: Behaviour) -> Behaviour:
         persist = parts["persist"].boolean()
     if "iothreads" in parts:
         iothreads = parts["iothreads"].word(("keep", "follow"))
-        parts["iothreads"].need_built(f"iothreads: {iothreads}")
     return Behaviour(on_failure, persist, iothreads)
 
 
@@ -124,14 +116,12 @@ def _read_name(value: Value, lines: dict[str, int]) -> str:
 
 
 def _read_guest(value: Value) -> str:
-    value.need_built("guest")
     return value.word(("dpdk", "kernel"))
 
 
 def _read_checks(value: Value) -> dict[str, str]:
     levels = dict(CHECKS)
     for check, level in value.mapping("rules[].checks").items():
-        level.need_built(f"check: {check}")
         levels[check] = level.word((ERROR, WARN, OFF))
         if check in ALWAYS_ERROR and levels[check] in (WARN, OFF):
             level.complain(f"must be error, is {levels[check]!r}", "this check cannot be weakened: remove the key")

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import difflib
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
-
 from emupin import cpuset
 from emupin.errors import PolicyError
-from emupin.grammar.nodes import Mapping, Node, Scalar, Sequence, show
+from emupin.frozen import Frozen
+from emupin.grammar.nodes import Mapping, Scalar, Sequence, show
 from emupin.policy import CHECKS
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable
+
+    from emupin.grammar.nodes import Node
 
 KEYS: dict[str, tuple[str, ...]] = {
     "": ("version", "host", "defaults", "rules"),
@@ -27,14 +27,12 @@ KEYS: dict[str, tuple[str, ...]] = {
 KINDS = {Mapping: "a mapping", Sequence: "a list"}
 
 
-@dataclass
 class Complaints:
-    """What is wrong with a file, in the order it was found."""
+    """What is wrong with the file `source`, in the order it was found."""
 
-    source: str
-    not_built: dict[str, str]
-    """What the grammar has and the engine does not: the message by key or word."""
-    errors: list[PolicyError] = field(default_factory=list)
+    def __init__(self, source: str) -> None:
+        self.source = source
+        self.errors: list[PolicyError] = []
 
     def add(self, line: int, what: str, hint: str) -> None:
         self.errors.append(PolicyError(f"{self.source}:{line}", what, hint))
@@ -43,8 +41,7 @@ class Complaints:
         return sorted(self.errors, key=lambda error: int(error.where.rpartition(":")[2]))
 
 
-@dataclass(frozen=True)
-class Value:
+class Value(Frozen):
     """A value of the file and the path to it. After a complaint a getter returns something that is never used."""
 
     node: Node
@@ -53,12 +50,6 @@ class Value:
 
     def complain(self, what: str, hint: str) -> None:
         self.complaints.add(self.node.line, f"{self.path or 'the policy'}: {what}", hint)
-
-    def need_built(self, what: str) -> None:
-        """Complain if the engine does not do `what` yet."""
-        message = self.complaints.not_built.get(what)
-        if message:
-            self.complain(message, "leave it out")
 
     def mapping(self, form: str, required: tuple[str, ...] = ()) -> dict[str, Value]:
         """The values by key of a mapping that takes the keys of KEYS[`form`]."""
@@ -160,6 +151,8 @@ def near_miss(text: str, allowed: Iterable[str]) -> str:
 
 
 def did_you_mean(text: str, allowed: Iterable[str]) -> str:
+    import difflib
+
     nearest = difflib.get_close_matches(text.lower().replace("-", "_"), allowed, 1)
     nearest = nearest or difflib.get_close_matches(text.lower(), allowed, 1)
     return f"did you mean {nearest[0]!r}?" if nearest else ""

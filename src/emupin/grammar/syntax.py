@@ -5,23 +5,21 @@ YAML is read event by event, not composed: tags, aliases and nesting are judged 
 
 from __future__ import annotations
 
-import json
 import re
-from typing import TYPE_CHECKING
 
 from emupin.errors import PolicyError
-from emupin.grammar.nodes import DEEPEST, QUOTE, Node, Tree, show
+from emupin.grammar.nodes import QUOTE, Tree, show
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     import types
 
     import yaml
 
+    from emupin.grammar.nodes import Node
+
 LARGEST = 1024 * 1024
 """Bytes; a larger file is refused."""
-
-JSON_TOKEN = re.compile(r'"(?:[^"\\]|\\.)*"|[][{}]|[^][{},:"\s]+')
-"""What opens, closes or holds a value, in text that is known to be JSON."""
 
 
 def load(data: bytes, source: str) -> Node:
@@ -32,7 +30,9 @@ def load(data: bytes, source: str) -> Node:
     text = _decode(data, source)
     tree = Tree(source)
     if source.endswith(".json"):
-        _read_json(text, tree)
+        from emupin.grammar import jsonsyntax
+
+        jsonsyntax.read(text, tree)
     else:
         _read_yaml(text, tree)
     return tree.root or tree.refuse(1, "is empty", "a policy begins with `version: 1`")
@@ -51,33 +51,6 @@ def _decode(data: bytes, source: str) -> str:
         line = text.count("\n", 0, found.start()) + 1
         raise PolicyError(f"{source}:{line}", f"holds the control character {found[0]!r}", "remove it")
     return text
-
-
-def _read_json(text: str, tree: Tree) -> None:
-    if not text.strip():
-        return
-    try:
-        json.loads(text, parse_int=str, parse_float=str, parse_constant=str)
-    except json.JSONDecodeError as error:
-        tree.refuse(
-            error.lineno, f"not JSON: {error.msg} (column {error.colno})", "`python3 -m json.tool` shows the place"
-        )
-    except RecursionError:
-        tree.refuse(1, "nested too deeply", f"a policy has no more than {DEEPEST} levels")
-    line, position = 1, 0
-    for token in JSON_TOKEN.finditer(text):
-        line += text.count("\n", position, token.start())
-        position = token.start()
-        _add_json(token[0], line, tree)
-
-
-def _add_json(token: str, line: int, tree: Tree) -> None:
-    if token in ("{", "["):
-        tree.start(line, token == "{")
-    elif token in ("}", "]"):
-        tree.end()
-    else:
-        tree.scalar(line, str(json.loads(token)) if token.startswith('"') else token)
 
 
 def _read_yaml(text: str, tree: Tree) -> None:

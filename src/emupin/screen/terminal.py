@@ -1,4 +1,4 @@
-"""Coloured text, on a terminal that wants it."""
+"""What a terminal takes: so many columns, and coloured text where it is wanted."""
 
 from __future__ import annotations
 
@@ -12,6 +12,16 @@ RED, GREEN, YELLOW, BOLD, FAINT = "31", "32", "33", "1", "2"
 
 def wants_colour() -> bool:
     return os.isatty(streams.STDOUT) and "NO_COLOR" not in os.environ and os.environ.get("TERM") != "dumb"
+
+
+def size() -> os.terminal_size:
+    """Of the terminal, or as `COLUMNS` says; 0 columns where neither is known (`shutil` takes 80, and time to load)."""
+    try:
+        found = os.get_terminal_size(streams.STDOUT)
+    except OSError:  # not a terminal
+        found = os.terminal_size((0, 24))
+    columns = os.environ.get("COLUMNS", "")
+    return os.terminal_size((int(columns), found.lines)) if columns.isascii() and columns.isdigit() else found
 
 
 def paint(text: str, code: str, colour: bool) -> str:

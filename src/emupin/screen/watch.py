@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import sys
 import time
@@ -11,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from emupin.fleet.interruption import InterruptedBySignal
 from emupin.live.rates import between
-from emupin.screen import streams
+from emupin.screen import terminal
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -61,21 +60,11 @@ def second_screen() -> Iterator[None]:
 
 def draw(text: str) -> None:
     """Put `text` on the screen from its top; what does not fit is counted."""
-    rows = size().lines
+    rows = terminal.size().lines
     lines = text.splitlines()
     if len(lines) > rows:
         lines = [*lines[: rows - 1], f"… {len(lines) - rows + 1} more lines: name the guests to see"]
     _write(HOME + f"{REST_OF_LINE}\r\n".join(lines) + REST_OF_LINE + REST_OF_SCREEN)
-
-
-def size() -> os.terminal_size:
-    """Of the terminal, or as `COLUMNS` says; 0 columns where neither is known (`shutil` takes 80, and time to load)."""
-    try:
-        found = os.get_terminal_size(streams.STDOUT)
-    except OSError:  # not a terminal
-        found = os.terminal_size((0, 24))
-    columns = os.environ.get("COLUMNS", "")
-    return os.terminal_size((int(columns), found.lines)) if columns.isascii() and columns.isdigit() else found
 
 
 def _write(text: str) -> None:
