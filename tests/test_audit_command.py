@@ -24,10 +24,11 @@ NASTY = "nfv-\x1b]0;owned\x07\n<b>"
 
 @pytest.fixture(scope="module")
 def host(tmp_path_factory: pytest.TempPathFactory) -> Host:
-    """Three guests: one rewritten, one in place already, one whose XML is broken."""
+    """Three guests, one after the other: one rewritten, one in place already, one whose XML is broken."""
     host = Host(tmp_path_factory.mktemp("host"))
     host.set_policy()
     host.call("prepare", domain_xml())
+    host.call("release", domain_xml())
     host.call("migrate", domain_xml("nfv-2", "2", UUID.replace("5a", "6b")), "nfv-2")
     host.call("restore", "<domain", "nfv-3")
     assert len(host.audit()) == 3

@@ -20,10 +20,11 @@ import pytest
 from engine import ANOTHER, THIRD, UUID, GuestXml, pins, policy, policy_text
 from hosts import HOOK, Answer, Host
 
-from emupin import cpuset
+from emupin import cpuset, domain
 from emupin.claims import FORMAT, PENDING_SECONDS, Ledger, from_mask
 from emupin.digest import hex_digest
 from emupin.errors import HostError
+from emupin.live.facts import Facts
 from emupin.situation import Others
 
 TEXT = policy_text('dedicated, "vcpu:0"', 'match: {name: "nfv-*"}', pool="64-127")
@@ -89,7 +90,10 @@ def age(host: Host, guest: GuestXml, seconds: float) -> None:
 
 
 def fleet(count: int) -> list[GuestXml]:
-    return [replace(A, name=f"nfv-{number}", uuid=str(uuid.UUID(int=number))) for number in range(count)]
+    """Guests of one vCPU, which is on a CPU of its own."""
+    return [
+        replace(A, name=f"nfv-{number}", uuid=str(uuid.UUID(int=number)), pins=pins(number)) for number in range(count)
+    ]
 
 
 # -- many at once -----------------------------------------------------------------------------------------------------
@@ -107,7 +111,11 @@ def test_64_guests_at_once(host: Host) -> None:
     assert {entry["outcome"] for entry in last.values()} == {"rewritten"}
     dedicated = [entry["after"] for entry in last.values() if entry["placement"] == "dedicated"]
     assert sorted(map(str, dedicated)) == sorted(str(cpu) for cpu in range(64, 112))
-    assert [entry["after"] for entry in last.values() if entry["placement"] == "vcpu:0"] == ["2"] * 16
+    others = {
+        uuid.UUID(str(owner)).int: entry["after"] for owner, entry in last.items() if entry["placement"] == "vcpu:0"
+    }
+    assert len(others) == 16
+    assert all(after == str(number) for number, after in others.items())
 
 
 def test_hooks_killed_at_any_point(host: Host) -> None:
@@ -160,7 +168,7 @@ def two_running(host: Host) -> Path:
 
 def rewritten(path: Path, **changes: Any) -> None:
     """The ledger as another would have written it, whole."""
-    names = ("written_by", "boot", "tenants", "claims", "history")
+    names = ("written_by", "boot", "tenants", "claims", "starting", "history")
     parts: dict[str, Any] = dict(zip(names, marshal.loads(path.read_bytes().partition(b"\n")[2])))
     payload = marshal.dumps(tuple({**parts, **changes}.values()))
     path.write_bytes(hex_digest(payload).encode() + b"\n" + payload)
@@ -352,6 +360,37 @@ def test_vcpus_that_have_arrived_make_the_emulator_go(host: Host) -> None:
     two_running(host)
     run(host, replace(C, name="web-1", pins=pins(64)))
     assert placed(host, A) == "66"
+
+
+@pytest.mark.parametrize(("name", "next_free"), [("nfv-a", 66), ("web-1", 65)])
+def test_where_vcpus_will_be_is_known_before_the_guest_runs(host: Host, name: str, next_free: int) -> None:
+    """Between its `prepare` and libvirt's first status file of it, whether a rule takes it or not."""
+    starting = replace(A, name=name, pins=pins(2, 64))
+    assert prepare(host, starting).status == 0
+    assert held(host).vcpus == {2: UUID, 64: UUID}
+    facts = Facts(None, ledger=Ledger.look(str(host.root), POLICY))
+    assert facts.others(domain.read(starting.text.encode(), "nfv-a.xml")).vcpus == {}
+    assert placed(host, B) == str(next_free)
+    assert placed(host, replace(C, pins=pins(2, 3))) == str(next_free + 1)
+    run(host, starting)
+    assert held(host).vcpus == {2: UUID, 64: UUID, **dict.fromkeys((6, 7, 8, 9), ANOTHER), 3: THIRD}
+    release(host, starting)
+    assert UUID not in held(host).vcpus.values()
+
+
+@pytest.mark.parametrize("name", ["nfv-a", "web-1"])
+def test_vcpus_of_a_start_that_never_comes(host: Host, name: str) -> None:
+    """libvirt releases a guest whose start fails; if it dies itself, the guest counts as long as a claim would."""
+    starting = replace(A, name=name)
+    prepare(host, starting)
+    release(host, starting)
+    assert held(host) == Others()
+    prepare(host, starting)
+    with Ledger(str(host.root), POLICY) as ledger:
+        cpus, since = ledger.starting[UUID]
+        ledger.starting[UUID] = cpus, since - PENDING_SECONDS - 1
+        ledger.save()
+    assert held(host).vcpus == {}
 
 
 def test_the_former_cpu_is_not_given_away_before_the_threads_have_left_it(host: Host) -> None:

@@ -1,9 +1,10 @@
 """Who holds which CPU: a ledger of claims, checked against the running guests whenever it is opened.
 
 The truth is libvirt's status files, one for each running guest, which say where its vCPUs are and where its emulator
-threads were recorded. The ledger adds what they cannot say: what was promised to a guest that is still starting, and
-which CPUs are one guest's alone. It also remembers each status file by its stamp, so that of a thousand running
-guests only the changed ones are read. One writer at a time; a claim is in the ledger before anybody acts on it.
+threads were recorded. The ledger adds what they cannot say: what was promised to a guest that is still starting, where
+its vCPUs will be, and which CPUs are one guest's alone. It also remembers each status file by its stamp, so that of a
+thousand running guests only the changed ones are read. One writer at a time; a claim is in the ledger before anybody
+acts on it.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ FORMAT = (__version__, sys.hexversion)
 """What a ledger must have been written by; any other is made anew from the running guests."""
 
 PENDING_SECONDS = 900.0
-"""How long a claim holds for a guest that does not run yet: a start that never came, a migration that was cancelled."""
+"""How long a guest counts that does not run yet: a start that never came, a migration that was cancelled."""
 
 LONG_AGO = float("-inf")
 """When a claim was made that ends as soon as its guest does not run."""
@@ -81,6 +82,8 @@ class Ledger:
         """The running guests by status file name; plain, as the file has them, for there may be a thousand."""
         self.claims: dict[str, Claim] = {}
         """By UUID."""
+        self.starting: dict[str, tuple[int, float]] = {}
+        """Guests that do not run yet, by UUID: their vCPUs' CPUs, and since when, in seconds on the boot clock."""
         self.history: dict[str, int] = {}
         """What guests that are gone held, by UUID, the latest last."""
         self._written: bytes | None = None
@@ -119,6 +122,12 @@ class Ledger:
         """The running guests by status file name."""
         return {name: Tenant(*record) for name, record in self.records.items()}
 
+    @property
+    def known(self) -> frozenset[str]:
+        """The UUIDs of guests that have something, will have, or had: for all others what guests have is the same."""
+        running = frozenset(record[0] for record in self.records.values())
+        return running.union(self.claims, self.starting, self.history)
+
     # -- what a decision needs, and what comes of it -------------------------------------------------------------------
 
     def others(self, uuid: str | None, cpus: Cpus) -> Others:
@@ -132,6 +141,9 @@ class Ledger:
                     _add(vcpus, runs & mask, owner)
                 if recorded & mask and (owner not in self.claims or not self.claims[owner].cpus):
                     _add(emulators, recorded & mask, owner)
+        for owner, (will_run, _) in self.starting.items():
+            if owner != uuid:
+                _add(vcpus, will_run & mask, owner)
         dedicated: dict[int, str] = {}
         for owner, claim in self.claims.items():
             if owner != uuid:
@@ -148,11 +160,21 @@ class Ledger:
             former = (before.cpus | before.former) & ~claimed
         self.claims[uuid] = Claim(claimed, dedicated, _boot_seconds(), former)
 
+    def expect(self, uuid: str, vcpus: Cpus) -> None:
+        """Note where the vCPUs of the guest `uuid` will be, until it runs and its status file says so."""
+        if not self._runs(uuid):
+            self.starting[uuid] = to_mask(vcpus), _boot_seconds()
+
+    def has(self, uuid: str) -> bool:
+        """Whether the guest `uuid` has a claim, or starts."""
+        return uuid in self.claims or uuid in self.starting
+
     def release(self, uuid: str) -> None:
         """Take back what the guest `uuid` has, and remember it.
 
         As long as it runs all the same, its threads may still be there: nobody gets those CPUs alone until it ends.
         """
+        self.starting.pop(uuid, None)
         claim = self.claims.pop(uuid, None)
         if claim and self._runs(uuid):
             self.claims[uuid] = Claim(0, False, LONG_AGO, claim.cpus | claim.former)
@@ -177,13 +199,13 @@ class Ledger:
         if digest != hex_digest(payload).encode():
             return
         try:
-            written_by, boot, records, claims, history = marshal.loads(payload)
+            written_by, boot, records, claims, starting, history = marshal.loads(payload)
         except (EOFError, ValueError, TypeError):  # Written whole, by an interpreter with another format.
             return
         if (written_by, boot) == (FORMAT, _boot(self.root)):
             self.records = records
             self.claims = {uuid: Claim(*values) for uuid, values in claims.items()}
-            self.history = history
+            self.starting, self.history = starting, history
             self._written = payload
 
     def save(self) -> None:
@@ -194,6 +216,7 @@ class Ledger:
                 _boot(self.root),
                 self.records,
                 {uuid: tuple(claim.__dict__.values()) for uuid, claim in self.claims.items()},
+                self.starting,
                 self.history,
             )
         )
@@ -217,9 +240,12 @@ class Ledger:
                 found[name] = record
         self.records = found
         running = {record[0] for record in found.values()}
-        now = _boot_seconds()
+        oldest = _boot_seconds() - PENDING_SECONDS
+        self.starting = {
+            uuid: each for uuid, each in self.starting.items() if uuid not in running and each[1] >= oldest
+        }
         for uuid, claim in list(self.claims.items()):
-            if uuid not in running and now - claim.since > PENDING_SECONDS:
+            if uuid not in running and claim.since < oldest:
                 self.release(uuid)
 
     def _read(self, name: str, stamp: Stamp) -> Record | None:

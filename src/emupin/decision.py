@@ -13,7 +13,7 @@ from emupin.frozen import Frozen
 from emupin.host import canonical, read_cached
 from emupin.kept import TOPOLOGIES_KEPT, keep
 from emupin.plan import plan
-from emupin.situation import cpus_that_matter
+from emupin.situation import cpus_that_matter, vcpu_cpus
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -56,13 +56,14 @@ def decide(root: str, policy: Policy, data: bytes, source: str, problems: tuple[
 
 
 def _claim(ledger: Ledger, guest: Domain, decided: Plan) -> tuple[str, ...]:
-    """Note who has which CPU; what went wrong with it."""
+    """Note who has which CPU, or will have; what went wrong with it."""
     if guest.uuid is None:
         raise HostError(f"guest {guest.name}", "its domain XML has no <uuid>", "libvirt always gives one")
     if decided.cpus is None:
         ledger.release(guest.uuid)
     else:
         ledger.claim(guest.uuid, decided.cpus, decided.dedicated)
+    ledger.expect(guest.uuid, vcpu_cpus(guest))
     try:
         ledger.save()
     except HostError as error:

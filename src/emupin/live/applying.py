@@ -167,7 +167,7 @@ def _decide(context: Context, name: str, data: bytes) -> Decision:
 def _decide_shut_off(context: Context, name: str, data: bytes) -> Decision:
     """The same, but a guest that does not run holds no CPU: what its next start gets is decided then."""
     uuid = domain.read(data, f"domain XML of {name}", frozenset()).uuid or ""
-    starting = uuid in Ledger.look(context.root, context.policy).claims
+    starting = Ledger.look(context.root, context.policy).has(uuid)
     try:
         return _decide(context, name, data)
     finally:

@@ -49,10 +49,10 @@ class Facts(Frozen):
 
     @cached_property
     def known(self) -> frozenset[str]:
-        """The UUIDs of guests that have something, or had: for all others what guests have is the same."""
-        ledger, held = self.ledger, self.held
-        if ledger:
-            return frozenset(tenant.uuid for tenant in ledger.tenants.values()).union(ledger.claims, ledger.history)
+        """The UUIDs of guests that have something: for all others what guests have is the same."""
+        if self.ledger:
+            return self.ledger.known
+        held = self.held
         return frozenset((*held.vcpus.values(), *held.dedicated.values(), *held.shared.values()))
 
 
