@@ -11,7 +11,6 @@ import time
 
 from emupin import __version__, cpuset
 from emupin.digest import hex_digest
-from emupin.splice import apply, cputune_diff
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -34,7 +33,12 @@ def now() -> str:
 def entry(operation: str, outcome: str, decision: Decision, changes: list[Edit]) -> dict[str, Json]:
     """The entry for one decision; `changes` are those of its XML, if it has any."""
     guest, plan, data = decision.guest, decision.plan, decision.data
-    before = hex_digest(data)
+    digest_before = digest_after = hex_digest(data)
+    diff: list[str] = []
+    if changes:
+        from emupin.splice import apply, cputune_diff
+
+        diff, digest_after = cputune_diff(data, guest, changes), hex_digest(apply(data, changes))
     return {
         "time": now(),
         "host": os.uname().nodename,
@@ -48,9 +52,9 @@ def entry(operation: str, outcome: str, decision: Decision, changes: list[Edit])
         "reason": plan.reason,
         "warnings": decision.warnings,
         "outcome": outcome,
-        "diff": cputune_diff(data, guest, changes) if changes else [],
-        "sha256_before": before,
-        "sha256_after": hex_digest(apply(data, changes)) if changes else before,
+        "diff": diff,
+        "sha256_before": digest_before,
+        "sha256_after": digest_after,
         "policy": decision.policy.digest,
         "topology": decision.topology,
         "facts": facts(guest, decision.host, decision.others, len(decision.warnings) - len(plan.warnings)),
