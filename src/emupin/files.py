@@ -43,6 +43,15 @@ def read_bytes(path: str, limit: int = -1) -> bytes:
         return file.read(limit) or b""
 
 
+def read_stream(descriptor: int, limit: int) -> bytes:
+    """All that comes, at most `limit` bytes. Raises OSError."""
+    pieces, left = [], limit
+    while left > 0 and (piece := os.read(descriptor, min(left, 1 << 16))):
+        pieces.append(piece)
+        left -= len(piece)
+    return b"".join(pieces)
+
+
 def read_text(root: str, path: str) -> str:
     """A kernel or libvirt file as text. Raises HostError, which says which file and why."""
     try:

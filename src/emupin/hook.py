@@ -124,11 +124,7 @@ def _read_stdin() -> bytes:
     """The domain XML; one byte more than is allowed is enough to refuse it."""
     from emupin.domain import LARGEST
 
-    pieces, missing = [], LARGEST + 1
-    while missing and (piece := os.read(0, min(missing, 1 << 16))):
-        pieces.append(piece)
-        missing -= len(piece)
-    return b"".join(pieces)
+    return files.read_stream(0, LARGEST + 1)
 
 
 def _rewrite(call: Call, decision: Decision) -> bytes:

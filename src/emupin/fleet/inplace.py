@@ -13,7 +13,7 @@ import stat
 
 from emupin.domain import LARGEST
 from emupin.errors import EmupinError
-from emupin.files import write_all
+from emupin.files import read_stream, write_all
 from emupin.screen.streams import STDIN
 
 TYPE_CHECKING = False
@@ -35,11 +35,7 @@ def read_descriptor(descriptor: int, expected: int = 0) -> bytes:
     first = os.read(descriptor, min(expected, LARGEST) + 1) if expected else b""
     if first and len(first) == expected:
         return first
-    pieces, left = [first], LARGEST + 1 - len(first)
-    while left > 0 and (piece := os.read(descriptor, min(left, 1 << 16))):
-        pieces.append(piece)
-        left -= len(piece)
-    return b"".join(pieces)
+    return first + read_stream(descriptor, LARGEST + 1 - len(first))
 
 
 def read_file(path: str) -> bytes:
