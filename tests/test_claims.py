@@ -378,6 +378,15 @@ def test_where_vcpus_will_be_is_known_before_the_guest_runs(host: Host, name: st
     assert UUID not in held(host).vcpus.values()
 
 
+@pytest.mark.parametrize("operation", ["prepare", "migrate", "restore"])
+def test_vcpus_of_a_guest_that_is_refused_are_not_expected(host: Host, operation: str) -> None:
+    """libvirt releases a guest whose `prepare` was refused, but not one that has not come that far."""
+    host.set_policy(REFUSE.replace("64-127", "2"))
+    guest = replace(A, pins=pins("2-3", "2-3"))
+    assert prepare(host, guest, operation).status == 1
+    assert held(host) == Others()
+
+
 @pytest.mark.parametrize("name", ["nfv-a", "web-1"])
 def test_vcpus_of_a_start_that_never_comes(host: Host, name: str) -> None:
     """libvirt releases a guest whose start fails; if it dies itself, the guest counts as long as a claim would."""

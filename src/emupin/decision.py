@@ -63,7 +63,8 @@ def _claim(ledger: Ledger, guest: Domain, decided: Plan) -> tuple[str, ...]:
         ledger.release(guest.uuid)
     else:
         ledger.claim(guest.uuid, decided.cpus, decided.dedicated)
-    ledger.expect(guest.uuid, vcpu_cpus(guest))
+    if not (decided.failed and decided.on_failure == "refuse"):
+        ledger.expect(guest.uuid, vcpu_cpus(guest))
     try:
         ledger.save()
     except HostError as error:

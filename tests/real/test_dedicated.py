@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import pytest
+
 from .expect import define, emulator_cpus, inactive_pin, live_pin, of_kind, start
 from .guests import CPUS, Guest
 from .host import PrivateHost, eventually
@@ -76,6 +78,19 @@ def test_a_restart_gets_its_cpu_back_and_a_lost_ledger_changes_nothing(host: Pri
     host.virsh("destroy", first.uuid)
     host.virsh("start", first.uuid)
     assert placed(host, first) == SPARE
+
+
+@pytest.mark.parametrize(("vcpus", "promised"), [(1, SPARE), (2, HOME)], ids=["emulator", "vcpu"])
+def test_a_start_that_fails_gives_back_what_it_would_have(host: PrivateHost, vcpus: int, promised: int) -> None:
+    """libvirt asks the hook first, then finds that the disk is missing, and releases the guest."""
+    fails = Guest("nfv-fails", vcpus=vcpus, emulatorpin=str(HOME), disks=("/var/lib/libvirt/missing.img",))
+    starts = Guest("nfv-starts", vcpus=1, emulatorpin=str(HOME))
+    host.install(POLICY)
+    define(host, fails)
+    assert host.virsh("start", fails.uuid, check=False).returncode != 0
+    assert [entry["after"] for entry in host.audit()] == [str(promised)]
+    start(host, starts)
+    assert placed(host, starts) == SPARE
 
 
 def test_iothreads_follow(host: PrivateHost) -> None:
