@@ -5,15 +5,9 @@ from __future__ import annotations
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
-    from json.encoder import encode_basestring_ascii as quote
     from typing import Union
 
     Json = Union[None, bool, int, str, Sequence["Json"], Mapping[str, "Json"]]
-else:
-    try:
-        from _json import encode_basestring_ascii as quote
-    except ImportError:
-        from json.encoder import encode_basestring_ascii as quote
 
 
 def encode(value: Json) -> str:
@@ -29,3 +23,19 @@ def encode(value: Json) -> str:
     if hasattr(value, "items"):
         return "{" + ", ".join([f"{quote(key)}: {encode(item)}" for key, item in value.items()]) + "}"
     return "[" + ", ".join([encode(item) for item in value]) + "]"
+
+
+def quote(text: str) -> str:
+    """`text` in double quotes. Hardly any needs escapes: to load what knows them, a shared library, takes 0.3 ms."""
+    if text.isascii() and text.isprintable() and '"' not in text and "\\" not in text:
+        return f'"{text}"'
+    return _escaped(text)
+
+
+def _escaped(text: str) -> str:
+    try:
+        from _json import encode_basestring_ascii
+    except ImportError:
+        from json.encoder import encode_basestring_ascii
+    escaped: str = encode_basestring_ascii(text)
+    return escaped
