@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from trees import FIXTURES
 
-from emupin import domain, snapshot
+from emupin import domainxml, snapshot
 from emupin.domain import Domain
 from emupin.grammar.policyfile import compile_policy
 from emupin.host import Host
@@ -54,7 +54,7 @@ class GuestXml:
 
     @property
     def domain(self) -> Domain:
-        return domain.read(self.text.encode(), self.name)
+        return domainxml.read(self.text.encode(), self.name)
 
 
 def pins(*cpus: int | str) -> dict[int, str]:

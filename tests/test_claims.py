@@ -20,7 +20,7 @@ import pytest
 from engine import ANOTHER, THIRD, UUID, GuestXml, pins, policy, policy_text
 from hosts import HOOK, Answer, Host
 
-from emupin import cpuset, domain
+from emupin import cpuset, domainxml
 from emupin.claims import FORMAT, PENDING_SECONDS, Ledger, from_mask
 from emupin.digest import hex_digest
 from emupin.errors import HostError
@@ -369,7 +369,7 @@ def test_where_vcpus_will_be_is_known_before_the_guest_runs(host: Host, name: st
     assert prepare(host, starting).status == 0
     assert held(host).vcpus == {2: UUID, 64: UUID}
     facts = Facts(None, ledger=Ledger.look(str(host.root), POLICY))
-    assert facts.others(domain.read(starting.text.encode(), "nfv-a.xml")).vcpus == {}
+    assert facts.others(domainxml.read(starting.text.encode(), "nfv-a.xml")).vcpus == {}
     assert placed(host, B) == str(next_free)
     assert placed(host, replace(C, pins=pins(2, 3))) == str(next_free + 1)
     run(host, starting)

@@ -10,7 +10,7 @@ import strategies
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from emupin import cpuset, domain
+from emupin import cpuset, domainxml
 
 if TYPE_CHECKING:
     from conftest import Libvirt
@@ -174,7 +174,7 @@ def test_parse_agrees_with_libvirt(libvirt: Libvirt, text: str) -> None:
         f"<cputune><emulatorpin cpuset={value}/></cputune></domain>"
     )
     try:
-        theirs = domain.read(libvirt.printed(data.encode()), "libvirt").emulatorpin
+        theirs = domainxml.read(libvirt.printed(data.encode()), "libvirt").emulatorpin
     except ValueError:
         theirs = None
     assert parsed(text) == theirs

@@ -11,7 +11,7 @@ import strategies
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from emupin import domain
+from emupin import domain, domainxml, statusxml
 from emupin.errors import DomainError
 
 if TYPE_CHECKING:
@@ -22,11 +22,11 @@ STATUS = (FIXTURES / "status" / "libvirt-9.0.xml").read_bytes()
 
 
 def fixture(name: str) -> domain.Domain:
-    return domain.read((FIXTURES / f"{name}.xml").read_bytes(), name)
+    return domainxml.read((FIXTURES / f"{name}.xml").read_bytes(), name)
 
 
 def guest(inside: str = "", root: str = "type='kvm'") -> domain.Domain:
-    return domain.read(f"<domain {root}>{inside}</domain>".encode(), "x")
+    return domainxml.read(f"<domain {root}>{inside}</domain>".encode(), "x")
 
 
 def refusal(inside: str) -> str:
@@ -126,7 +126,7 @@ def test_an_empty_domain() -> None:
     ],
 )
 def test_vcpus(inside: str, vcpus: int, offline: set[int], libvirt: Libvirt) -> None:
-    for read in (guest(inside), domain.read(libvirt.printed(minimal(inside)), "libvirt")):
+    for read in (guest(inside), domainxml.read(libvirt.printed(minimal(inside)), "libvirt")):
         assert read.vcpus == vcpus
         assert read.offline == offline
 
@@ -150,7 +150,7 @@ def test_cpus_of_an_unpinned_vcpu(attributes: str, cpus: set[int] | None, libvir
     inside = f"<vcpu {attributes}>2</vcpu>"
     assert guest(inside).vcpu_cpus(1) == cpus
     assert guest(inside).automatic == ("auto" in attributes)
-    again = domain.read(libvirt.printed(minimal(inside)), "libvirt")
+    again = domainxml.read(libvirt.printed(minimal(inside)), "libvirt")
     assert again.vcpu_cpus(1) == cpus
 
 
@@ -173,7 +173,7 @@ def test_own_pin_comes_first() -> None:
 )
 def test_iothreads(inside: str, ids: tuple[int, ...], libvirt: Libvirt) -> None:
     assert guest(inside).iothreads == ids
-    assert sorted(domain.read(libvirt.printed(minimal(inside)), "libvirt").iothreads) == sorted(ids)
+    assert sorted(domainxml.read(libvirt.printed(minimal(inside)), "libvirt").iothreads) == sorted(ids)
 
 
 @pytest.mark.parametrize(
@@ -243,7 +243,7 @@ def test_impossible_values(inside: str, message: str) -> None:
 @settings(suppress_health_check=[HealthCheck.too_slow], deadline=None)
 @given(strategies.documents())
 def test_pins_of_any_document(document: strategies.Document) -> None:
-    read = domain.read(document.data, "x")
+    read = domainxml.read(document.data, "x")
     assert (read.vcpus, read.uuid, read.kind) == (document.vcpus, strategies.UUID, "kvm")
     assert (read.vcpupins, read.iothreadpins) == (document.vcpupins, document.iothreadpins)
     assert read.emulatorpin == document.emulatorpin
@@ -254,7 +254,7 @@ def test_pins_of_any_document(document: strategies.Document) -> None:
 )
 @given(document=strategies.documents())
 def test_libvirt_reads_the_same(libvirt: Libvirt, document: strategies.Document) -> None:
-    ours, theirs = domain.read(document.data, "x"), domain.read(libvirt.printed(document.data), "x")
+    ours, theirs = domainxml.read(document.data, "x"), domainxml.read(libvirt.printed(document.data), "x")
     assert ours.replace(layout=None) == theirs.replace(layout=None)
 
 
@@ -276,7 +276,7 @@ def test_junk_is_refused_with_our_own_error(data: bytes) -> None:
 
 
 def read_or_refuse(data: bytes) -> None:
-    for read in (domain.read, domain.read_status):
+    for read in (domainxml.read, statusxml.read):
         with contextlib.suppress(DomainError):
             read(data, "x")
 
@@ -294,7 +294,7 @@ def test_a_damaged_document(name: str, data: st.DataObject) -> None:
 
 
 def test_status() -> None:
-    status = domain.read_status(STATUS, "live-1.xml")
+    status = statusxml.read(STATUS, "live-1.xml")
     assert (status.pid, status.state, status.vcpu_tids) == (109, "running", {0: 114, 1: 115})
     live = status.domain
     assert (live.kind, live.id, live.name, live.uuid) == ("qemu", "1", "live-1", "8c4a6e82-a5b9-46d7-a8f4-19203a4b5c6d")
@@ -314,7 +314,7 @@ def test_status() -> None:
 )
 def test_status_refusals(old: bytes, new: bytes, message: str) -> None:
     with pytest.raises(DomainError) as caught:
-        domain.read_status(STATUS.replace(old, new), "x")
+        statusxml.read(STATUS.replace(old, new), "x")
     assert str(caught.value).startswith(message)
 
 
@@ -322,7 +322,7 @@ def test_status_refusals(old: bytes, new: bytes, message: str) -> None:
 def test_guest_that_is_still_starting_has_no_process(pid: bytes) -> None:
     """libvirt writes the status file before QEMU runs, too."""
     data = b"<domstatus state='shutoff'%s><domain type='qemu'><vcpu>2</vcpu></domain></domstatus>" % pid
-    status = domain.read_status(data, "x")
+    status = statusxml.read(data, "x")
     assert (status.pid, status.domain.vcpus) == (0, 2)
 
 
@@ -340,6 +340,6 @@ def test_guest_that_is_still_starting_has_no_process(pid: bytes) -> None:
 def test_a_section_that_is_passed_over_ends_where_it_ends(text: str) -> None:
     """What looks like the guest's own elements inside, or like the section's end, is neither."""
     data = f"<domain><name>a</name>{text}<vcpu>2</vcpu><cputune><emulatorpin cpuset='1'/></cputune></domain>".encode()
-    for sections in (frozenset(), frozenset(("metadata",)), frozenset(("devices",)), domain.LONG_SECTIONS):
-        guest = domain.read(data, "x", sections)
+    for sections in (frozenset(), frozenset(("metadata",)), frozenset(("devices",)), domainxml.LONG_SECTIONS):
+        guest = domainxml.read(data, "x", sections)
         assert (guest.vcpus, guest.emulatorpin) == (2, frozenset((1,)))

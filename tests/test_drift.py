@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from hosts import UUID, domain_xml
 
-from emupin import domain
+from emupin import domainxml
 from emupin.domain import Domain, Status
 from emupin.live.drift import DEFINED, TRANSIENT, UNKNOWN, Drift, Group, Live, assess
 from emupin.plan import Plan
@@ -21,7 +21,7 @@ def cpus(*numbers: int) -> frozenset[int]:
 
 def guest(pin: str | None = "2", vcpu0: str = "2", extra: str = "") -> Domain:
     text = domain_xml(emulatorpin=pin, extra=extra).replace("vcpu='0' cpuset='2'", f"vcpu='0' cpuset='{vcpu0}'")
-    return domain.read(text.encode(), "guest")
+    return domainxml.read(text.encode(), "guest")
 
 
 def thread(tid: int, kind: str, *allowed: int, number: int | None = None) -> Thread:
@@ -166,7 +166,7 @@ def test_a_plan_that_has_changed(now: Domain, words: str) -> None:
 
 
 def test_a_plugged_vcpu_is_named() -> None:
-    stored = domain.read(domain_xml(emulatorpin="2").replace("<vcpu ", "<vcpu current='2' ").encode(), "guest")
+    stored = domainxml.read(domain_xml(emulatorpin="2").replace("<vcpu ", "<vcpu current='2' ").encode(), "guest")
     found = assess(live(stored=stored), Plan(None, "nothing passes", "nfv", failed=True))
     assert found.problem == "nothing passes (vCPUs were plugged in or out)"
 

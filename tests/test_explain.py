@@ -10,7 +10,7 @@ import pytest
 from command import emupin, make_root
 from hosts import UUID, domain_xml
 
-from emupin import domain, snapshot
+from emupin import domainxml, snapshot
 from emupin.checks import CHECKS, NEED_HOST
 from emupin.grammar.policyfile import compile_policy
 from emupin.host import Host
@@ -207,7 +207,7 @@ def test_long_names_and_lists_stay_within_the_width() -> None:
         f'version: 1\nrules:\n  - {{name: "not-{rule}", match: {{name: x}}, placement: keep}}\n'
         f'  - {{name: "{rule}", match: {{}}, placement: ["cpus:{cpus}"], checks: {{vcpu_overlap: warn}}}}\n'
     )
-    guest = domain.read(domain_xml("n" * 200).encode(), "test")
+    guest = domainxml.read(domain_xml("n" * 200).encode(), "test")
     host = snapshot.load(str(PROJECT / "fixtures/host/epyc-2x64-smt.json"))
     for width in (80, 120):
         text = render(explain(guest, policy, host), "f" * 300, width, False)
@@ -217,7 +217,7 @@ def test_long_names_and_lists_stay_within_the_width() -> None:
 def test_colour_changes_no_character() -> None:
     import re
 
-    guest = domain.read((PROJECT / "fixtures/xml/demo.xml").read_bytes(), "demo.xml")
+    guest = domainxml.read((PROJECT / "fixtures/xml/demo.xml").read_bytes(), "demo.xml")
     host = snapshot.load(str(PROJECT / "fixtures/host/xeon-2x32-smt.json"))
     told = explain(guest, compiled(POLICY.read_text()), host)
     coloured = render(told, "demo.xml", 80, True)
@@ -232,7 +232,7 @@ def test_the_explanation_is_that_of_the_plan() -> None:
     policy = compiled(POLICY.read_text())
     for host in (None, Host(online=frozenset(range(16)))):
         for path in sorted((PROJECT / "fixtures/xml").glob("*.xml")):
-            guest = domain.read(path.read_bytes(), path.name)
+            guest = domainxml.read(path.read_bytes(), path.name)
             told, decided = explain(guest, policy, host), plan(guest, policy, host)
             assert told.plan == decided
             assert [each.problem for each in told.tried if each.outcome != "not tried"] == [
@@ -241,7 +241,7 @@ def test_the_explanation_is_that_of_the_plan() -> None:
 
 
 def test_checks_that_need_a_host_pass_without_one_and_the_others_do_not_ask_for_it() -> None:
-    guest = domain.read(domain_xml().encode(), "test")
+    guest = domainxml.read(domain_xml().encode(), "test")
     policy = compiled('version: 1\nrules:\n  - {name: all, match: {}, placement: "cpus:2-5,99"}\n')
     rule = policy.rules[0].replace(checks=dict.fromkeys(LEVELS, "warn"))
     host = Host(

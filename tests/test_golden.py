@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 from lxml import etree
 
-from emupin import domain, splice
+from emupin import domainxml, splice
 from emupin.errors import DomainError
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ def named(paths: list[Path]) -> pytest.MarkDecorator:
 
 def placed(data: bytes, name: str) -> bytes:
     """`data` with the emulator on the CPUs of vCPU 0's pin, on CPU 3 where that has none."""
-    guest = domain.read(data, name)
+    guest = domainxml.read(data, name)
     return splice.rewrite(data, guest, guest.vcpupins.get(0, frozenset((3,))))
 
 
@@ -57,17 +57,17 @@ def test_rewriting(path: Path, golden: Golden) -> None:
 @named(BAD)
 def test_refusal(path: Path, golden: Golden) -> None:
     with pytest.raises(DomainError) as caught:
-        domain.read(path.read_bytes(), path.name)
+        domainxml.read(path.read_bytes(), path.name)
     golden(path.with_suffix(".err"), f"{caught.value}\n".encode())
 
 
 def test_refusal_of_a_large_document() -> None:
     frame = b"<domain type='kvm'><name>large</name><description>%s</description></domain>"
-    fits = frame % (b"x" * (domain.LARGEST - len(frame) + 2))
-    assert len(fits) == domain.LARGEST
-    assert domain.read(fits, "large.xml").name == "large"
+    fits = frame % (b"x" * (domainxml.LARGEST - len(frame) + 2))
+    assert len(fits) == domainxml.LARGEST
+    assert domainxml.read(fits, "large.xml").name == "large"
     with pytest.raises(DomainError, match=r"large\.xml:1: larger than 16 MiB; "):
-        domain.read(fits + b"\n", "large.xml")
+        domainxml.read(fits + b"\n", "large.xml")
 
 
 @functools.cache

@@ -9,7 +9,7 @@ from hosts import domain_xml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from emupin import domain
+from emupin import domain, domainxml
 from emupin.match import fits, mismatch
 from emupin.policy import Match
 
@@ -27,7 +27,7 @@ def guest(extra: str = NOVA) -> domain.Domain:
     text = domain_xml(extra=extra).replace(
         "<graphics", "<interface type='vhostuser'/><interface type='bridge'/><graphics"
     )
-    return domain.read(text.encode(), "test")
+    return domainxml.read(text.encode(), "test")
 
 
 @given(st.text("ab*?[]!-^", max_size=8), st.text("ab]-![^*", max_size=6))

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from engine import ANOTHER, GuestXml, decide, host, pins, policy
 
-from emupin import cpuset, domain
+from emupin import cpuset, domainxml
 from emupin.domain import Domain
 from emupin.plan import plan
 from emupin.policy import Policy
@@ -25,7 +25,7 @@ NUMA = ("nova-1.1-pinned", "nova-realtime", "nova-realtime-union", "nova-iothrea
 
 
 def recorded(name: str) -> Domain:
-    return domain.read((XML / f"{name}.xml").read_bytes(), name)
+    return domainxml.read((XML / f"{name}.xml").read_bytes(), name)
 
 
 def given(guest: Domain, rules: Policy) -> str:

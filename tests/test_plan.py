@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from hosts import domain_xml
 
-from emupin import domain
+from emupin import domainxml
 from emupin.grammar.policyfile import compile_policy
 from emupin.host import Host
 from emupin.plan import Plan, plan
@@ -15,7 +15,7 @@ HOST = Host(online=frozenset(range(16)))
 
 def decide(placement: str, xml: str = "", checks: str = "{}", host: Host | None = HOST) -> Plan:
     text = f"version: 1\nrules:\n  - name: nfv\n    placement: {placement}\n    checks: {checks}\n"
-    guest = domain.read((xml or domain_xml()).encode(), "test")
+    guest = domainxml.read((xml or domain_xml()).encode(), "test")
     return plan(guest, compile_policy(text.encode(), "policy.yaml"), host)
 
 

@@ -11,7 +11,7 @@ import strategies
 from hypothesis import HealthCheck, given, settings
 from lxml import etree
 
-from emupin import cpuset, domain, splice
+from emupin import cpuset, domainxml, splice
 
 if TYPE_CHECKING:
     from conftest import Libvirt
@@ -25,7 +25,7 @@ some = settings(suppress_health_check=[HealthCheck.too_slow], deadline=None)
 
 
 def rewritten(data: bytes, cpus: frozenset[int]) -> bytes:
-    return splice.rewrite(data, domain.read(data, "x"), cpus)
+    return splice.rewrite(data, domainxml.read(data, "x"), cpus)
 
 
 def emulatorpins(data: bytes) -> list[str]:
@@ -70,9 +70,9 @@ def difference(before: bytes, after: bytes) -> tuple[bytes, bytes]:
 @some
 @given(strategies.documents(), strategies.cpus)
 def test_only_the_pin_changes(document: strategies.Document, cpus: frozenset[int]) -> None:
-    guest = domain.read(document.data, "x")
+    guest = domainxml.read(document.data, "x")
     result = splice.rewrite(document.data, guest, cpus)
-    again = domain.read(result, "x")
+    again = domainxml.read(result, "x")
     assert again.emulatorpin == cpus
     assert again.replace(emulatorpin=None, layout=None) == guest.replace(emulatorpin=None, layout=None)
     assert without_pin(result) == without_pin(document.data)
@@ -86,7 +86,7 @@ def test_only_the_pin_changes(document: strategies.Document, cpus: frozenset[int
 @given(strategies.documents(), strategies.cpus)
 def test_insertion_is_one_piece(document: strategies.Document, cpus: frozenset[int]) -> None:
     """Exactly the layout's edit: no byte is removed, except the `/` of an empty element."""
-    guest = domain.read(document.data, "x")
+    guest = domainxml.read(document.data, "x")
     result = splice.rewrite(document.data, guest, cpus)
     if guest.emulatorpin is None:
         assert len(emulatorpins(result)) == 1
@@ -114,7 +114,7 @@ def pieces(before: bytes, after: bytes) -> list[bytes]:
 def test_readers_agree_on_the_pin(document: strategies.Document, cpus: frozenset[int]) -> None:
     result = rewritten(document.data, cpus)
     (pin,) = emulatorpins(result)
-    assert cpuset.parse(pin) == cpus == domain.read(result, "x").emulatorpin
+    assert cpuset.parse(pin) == cpus == domainxml.read(result, "x").emulatorpin
 
 
 @settings(some, suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture])

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from engine import GuestXml
 from trees import FIXTURES
 
-from emupin import audit, domain, snapshot, splice
+from emupin import audit, domainxml, snapshot, splice
 from emupin.decision import Decision
 from emupin.grammar.policyfile import compile_policy
 from emupin.host import canonical
@@ -156,7 +156,7 @@ class MadeHost:
 
     def decide(self, operation: str, guest: GuestXml, decide: Decide) -> dict[str, Any]:
         data = guest.text.encode("utf-8", "xmlcharrefreplace")
-        facts = domain.read(data, guest.name, self.policy.sections())
+        facts = domainxml.read(data, guest.name, self.policy.sections())
         others = self.others(guest.uuid)
         decided = decide(facts, self.policy, self.host, others)
         self.running[guest.uuid] = guest

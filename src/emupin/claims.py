@@ -16,7 +16,6 @@ import time
 
 from emupin import __version__, cpuset
 from emupin.digest import hex_digest
-from emupin.domain import read_status
 from emupin.errors import HostError
 from emupin.files import LIBVIRT_RUN, RUN, lock, make_private_folder, read_bytes, replace_file
 from emupin.frozen import Frozen
@@ -257,7 +256,9 @@ class Ledger:
             return None
         except OSError as error:
             raise HostError(path, f"cannot be read: {error.strerror}", "whose CPUs are taken is not known") from None
-        status = read_status(data, path, self.policy.sections() if self.policy else frozenset())
+        from emupin import statusxml  # Mostly no file has changed, and this is not needed.
+
+        status = statusxml.read(data, path, self.policy.sections() if self.policy else frozenset())
         guest = status.domain
         uuid = guest.uuid or name
         recorded = to_mask(guest.emulatorpin or ())

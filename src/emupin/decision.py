@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from emupin.claims import Ledger
 from emupin.digest import hex_digest
-from emupin.domain import read
+from emupin.domainxml import read
 from emupin.errors import HostError
 from emupin.frozen import Frozen
 from emupin.host import canonical, read_cached

@@ -112,7 +112,7 @@ def _set_refuses(call: Call, on_failure: str) -> None:
 def _release(call: Call, policy: Policy | None) -> None:
     """The guest is gone: its CPUs are free."""
     from emupin.claims import Ledger
-    from emupin.domain import read
+    from emupin.domainxml import read
 
     guest = read(_read_stdin(), f"domain XML of {call.name}", frozenset())
     with Ledger(call.root, policy) as ledger:
@@ -122,7 +122,7 @@ def _release(call: Call, policy: Policy | None) -> None:
 
 def _read_stdin() -> bytes:
     """The domain XML; one byte more than is allowed is enough to refuse it."""
-    from emupin.domain import LARGEST
+    from emupin.domainxml import LARGEST
 
     return files.read_stream(0, LARGEST + 1)
 

@@ -88,7 +88,7 @@ class Policy(Frozen):
     rules: tuple[Rule, ...]
 
     def sections(self) -> frozenset[str]:
-        """The parts of a domain XML that some rule's `match` looks into, of `domain.LONG_SECTIONS`."""
+        """The parts of a domain XML that some rule's `match` looks into, of `domainxml.LONG_SECTIONS`."""
         wanted = set()
         for rule in self.rules:
             if rule.match.interface is not None:

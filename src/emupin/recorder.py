@@ -11,7 +11,7 @@ import os
 import time
 
 from emupin import __version__, audit, cpuset, files, trail
-from emupin.domain import read
+from emupin.domainxml import read
 from emupin.errors import DomainError, HostError, RecordError
 from emupin.frozen import Frozen
 from emupin.order import SHUT_OFF, Order

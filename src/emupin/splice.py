@@ -7,7 +7,7 @@ on a line of its own, indented, quoted and ended as its neighbours are.
 from __future__ import annotations
 
 from emupin import cpuset
-from emupin.domain import Element, element_end, tag_end
+from emupin.domain import Element
 from emupin.frozen import Frozen
 
 TYPE_CHECKING = False
@@ -186,3 +186,24 @@ def attribute_value(data: bytes, start: int, name: bytes) -> tuple[int, int]:
         if found == name:
             return opening + 1, closing
         start = closing + 1
+
+
+def tag_end(data: bytes, start: int) -> int:
+    """The offset just behind the `>` of the tag that starts at `start`; a `>` inside quotes does not count."""
+    position = start
+    while True:
+        close = data.index(b">", position)
+        double, single = data.find(b'"', position, close), data.find(b"'", position, close)
+        if double < 0 and single < 0:
+            return close + 1
+        opening = single if double < 0 or 0 <= single < double else double
+        position = data.index(data[opening : opening + 1], opening + 1) + 1
+
+
+def element_end(data: bytes, element: Element) -> int:
+    """The offset just behind `element`.
+
+    At the end of `<a/>` expat's index is behind the element already, at the end of `<a></a>` in front of `</a>`.
+    """
+    end = tag_end(data, element.start)
+    return end if data[end - 2 : end] == b"/>" else data.index(b">", element.index) + 1

@@ -45,14 +45,14 @@ class Thread(Frozen):
 
 def read_status_file(root: str, name: str, sections: frozenset[str] = frozenset()) -> Status:
     """libvirt's status XML of the running guest `name`, which has a process. Raises HostError, DomainError."""
-    from emupin.domain import read_status
+    from emupin import statusxml
 
     path = f"{root}{LIBVIRT_RUN}/{name}.xml"
     try:
         data = read_bytes(path)
     except OSError as error:
         raise HostError(path, f"cannot be read: {error.strerror}", "is the guest running?") from None
-    status = read_status(data, path, sections)
+    status = statusxml.read(data, path, sections)
     if not status.pid:
         raise HostError(path, "names no process", "is the guest still starting?")
     return status

@@ -52,10 +52,10 @@ for name in sorted(os.listdir(sys.argv[1])):
 
 def fill(folder: Path, count: int) -> None:
     """Copies of the sample, each with a name and a UUID of its own."""
-    from emupin import domain
+    from emupin import domainxml
 
     data = SAMPLE.read_bytes()
-    guest = domain.read(data, str(SAMPLE))
+    guest = domainxml.read(data, str(SAMPLE))
     for number in range(count):
         text = data.replace(guest.name.encode(), b"instance-%08x" % number)
         if guest.uuid:

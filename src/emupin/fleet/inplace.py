@@ -11,7 +11,7 @@ import errno
 import os
 import stat
 
-from emupin.domain import LARGEST
+from emupin.domainxml import LARGEST
 from emupin.errors import EmupinError
 from emupin.files import read_stream, write_all
 from emupin.screen.streams import STDIN

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from emupin import domain, splice
+from emupin import domainxml, splice
 from emupin.commands.options import absent_cpus
 from emupin.errors import EmupinError, HostError
 from emupin.fleet.inplace import read_file, update
@@ -134,7 +134,7 @@ class Rewriter:
 
     def rewrite(self, data: bytes, source: str, batch: Batch) -> bytes:
         """`data` as the policy wants it. Raises EmupinError where that cannot be had, or is not proved."""
-        guest = domain.read(data, source, self.sections)
+        guest = domainxml.read(data, source, self.sections)
         decision = plan(guest, self.policy, self.host)
         foreign = absent_cpus(guest, self.host) if decision.rule else ""
         if self.wishes.report:

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from emupin import domain, splice
+from emupin import domainxml, splice, statusxml
 from emupin.errors import HostError
 from emupin.files import LIBVIRT_RUN, read_bytes
 from emupin.live import observe
@@ -80,7 +80,7 @@ def _look_shut_off(context: Context, name: str, facts: Facts) -> Look:
     """A guest that does not run has its persistent definition alone."""
     path = f"{context.root}{DEFINITIONS}/{name}.xml"
     data = read_file(path)
-    guest = domain.read(data, path, context.policy.sections())
+    guest = domainxml.read(data, path, context.policy.sections())
     wanted = cpus_that_matter(guest, context.policy, facts.host)
     others = facts.ledger.others(guest.uuid, wanted) if facts.ledger else facts.held
     planned = plan(guest, context.policy, facts.host, others)
@@ -100,7 +100,7 @@ def _stored_drifts(guest: Domain, planned: Plan, cpus: Cpus) -> list[Drift]:
 
 
 def _diff(data: bytes, planned: Plan) -> tuple[str, ...]:
-    guest = domain.read(data, "definition", frozenset())
+    guest = domainxml.read(data, "definition", frozenset())
     edits = splice.edits(data, guest, planned.cpus or frozenset(), planned.iothreads)
     return tuple(splice.cputune_diff(data, guest, edits)) if edits else ()
 
@@ -112,7 +112,7 @@ def live_xml(root: str, name: str) -> tuple[bytes, Status]:
     """
     path = f"{root}{LIBVIRT_RUN}/{name}.xml"
     data = read_file(path)
-    status = domain.read_status(data, path, frozenset())
+    status = statusxml.read(data, path, frozenset())
     if not status.pid:
         raise HostError(path, "names no process", "is the guest still starting?")
     end = b"</domain>"

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from emupin import audit, cpuset, domain, splice, trail
+from emupin import audit, cpuset, domainxml, splice, trail
 from emupin.claims import Ledger
 from emupin.decision import decide
 from emupin.enforce import enforce
@@ -166,7 +166,7 @@ def _decide(context: Context, name: str, data: bytes) -> Decision:
 
 def _decide_shut_off(context: Context, name: str, data: bytes) -> Decision:
     """The same, but a guest that does not run holds no CPU: what its next start gets is decided then."""
-    uuid = domain.read(data, f"domain XML of {name}", frozenset()).uuid or ""
+    uuid = domainxml.read(data, f"domain XML of {name}", frozenset()).uuid or ""
     starting = Ledger.look(context.root, context.policy).has(uuid)
     try:
         return _decide(context, name, data)

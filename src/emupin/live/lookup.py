@@ -6,7 +6,7 @@ import difflib
 import os
 from typing import TYPE_CHECKING
 
-from emupin import domain
+from emupin import domainxml, statusxml
 from emupin.errors import DomainError, EmupinError
 from emupin.files import LIBVIRT_RUN
 from emupin.fleet.inplace import read_descriptor, read_file
@@ -39,13 +39,13 @@ def find(argument: str, root: str) -> tuple[Domain, str]:
     return read_guest(_read(path), path), path
 
 
-def read_guest(data: bytes, source: str, sections: frozenset[str] = domain.LONG_SECTIONS) -> Domain:
+def read_guest(data: bytes, source: str, sections: frozenset[str] = domainxml.LONG_SECTIONS) -> Domain:
     """The guest of a domain XML, or of libvirt's status XML of a running one. Raises DomainError."""
     try:
-        return domain.read(data, source, sections)
+        return domainxml.read(data, source, sections)
     except DomainError:
         if b"<domstatus" in data:
-            return domain.read_status(data, source, sections).domain
+            return statusxml.read(data, source, sections).domain
         raise
 
 

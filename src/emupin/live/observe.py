@@ -9,7 +9,7 @@ import os
 import time
 from typing import TYPE_CHECKING
 
-from emupin import cpuset, domain
+from emupin import cpuset, domainxml
 from emupin.claims import from_mask
 from emupin.errors import DomainError, HostError
 from emupin.files import LIBVIRT_RUN, read_bytes
@@ -134,7 +134,7 @@ def read_definition(root: str, name: str) -> tuple[str, Domain | None]:
     folder = root + DEFINITIONS
     path = f"{folder}/{name}.xml"
     try:
-        return DEFINED, domain.read(read_bytes(path), path, frozenset())
+        return DEFINED, domainxml.read(read_bytes(path), path, frozenset())
     except FileNotFoundError:
         return (TRANSIENT if os.path.isdir(folder) else UNKNOWN), None
     except (OSError, DomainError):  # Not ours to judge: libvirt holds its definitions in memory.

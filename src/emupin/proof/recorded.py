@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from emupin.domain import HIGHEST_INDEX, Domain, read
+from emupin.domain import HIGHEST_INDEX, Domain
+from emupin.domainxml import read
 from emupin.fields import Fields, kind
 from emupin.situation import Others
 
