@@ -13,8 +13,10 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
+from threading import Barrier
 from typing import TYPE_CHECKING
 
 import pytest
@@ -93,6 +95,19 @@ def test_rotation_under_twenty_writers_keeps_the_chain(tmp_path: Path) -> None:
     assert verdict.findings == ()
     assert {str(each["name"]) for each in entries(tmp_path)} == reported(tmp_path)
     assert verdict.entries == 20 * 60
+
+
+def test_the_first_writers_of_all_make_the_folders_at_once(tmp_path: Path) -> None:
+    for attempt in range(20):
+        root, all_here = tmp_path / str(attempt), Barrier(8)
+
+        def first(number: int, root: Path = root, all_here: Barrier = all_here) -> None:
+            all_here.wait()
+            trail.append(str(root), entry(number))
+
+        with ThreadPoolExecutor(8) as threads:
+            list(threads.map(first, range(8)))
+        assert (judged(root).findings, len(entries(root))) == ((), 8)
 
 
 def test_writers_that_are_killed_lose_nothing_that_they_reported(tmp_path: Path) -> None:

@@ -86,7 +86,7 @@ def make_private_folder(path: str) -> None:
         return
     except FileNotFoundError:
         os.makedirs(os.path.dirname(path), exist_ok=True)
-        os.mkdir(path, 0o700)
+        make_private_folder(path)  # Another hook may have made it meanwhile.
 
 
 def replace_file(path: str, data: bytes, durable: bool = True) -> None:
