@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-from typing import TYPE_CHECKING
 
 from emupin.commands import options
 from emupin.errors import EmupinError
@@ -11,9 +10,6 @@ from emupin.fleet import batches
 from emupin.fleet.trial import Side, Tally, Trial, summary
 from emupin.live.facts import read_facts
 from emupin.screen import streams
-
-if TYPE_CHECKING:
-    from emupin.fleet.rewriting import Batch
 
 EPILOG = """\
 stdout has a line for each guest: file, name, rule, placement, CPUs before -> after; with --json an object a line. With
@@ -68,22 +64,15 @@ def _side(policy_path: str | None, host: str | None) -> Side:
 
 def _try(trial: Trial, files: list[str], jobs: int) -> Tally:
     total, found, progress = Tally(), Tally(), batches.Progress()
-    for tally in batches.through(trial.batch, files, jobs, found.fail):
+    for tally in batches.through(Tally, trial.document, files, jobs, found.fail):
         progress.clear()
-        _print(tally)
+        tally.put()
         total.merge(tally)
         progress.show(f"{total.files:,} guests")
     progress.clear()
-    _print(found)
+    found.put()
     total.merge(found)
     return total
-
-
-def _print(batch: Batch) -> None:
-    if batch.output:
-        streams.put(batch.output)
-    for remark in batch.remarks:
-        streams.say(remark)
 
 
 def _sum_up(total: Tally, new: Side, against: bool) -> None:

@@ -8,7 +8,8 @@ import os
 from emupin.commands import options
 from emupin.errors import EmupinError
 from emupin.fleet import batches
-from emupin.fleet.rewriting import Batch, Rewriter, Wishes, load_witness
+from emupin.fleet.batch import Batch
+from emupin.fleet.rewriting import Rewriter, Wishes, load_witness
 from emupin.screen import streams
 
 TYPE_CHECKING = False
@@ -86,7 +87,7 @@ def _single(rewriter: Rewriter, path: str) -> Batch:
     """One document from `path` or stdin, read whole and worked out completely before anything is written."""
     batch = Batch()
     batch.add(path, rewriter.document)
-    _print(batch)
+    batch.put()
     return batch
 
 
@@ -94,15 +95,15 @@ def _many(rewriter: Rewriter, arguments: list[str], jobs: int, report: _Report |
     """All files that `arguments` stand for, in `jobs` processes."""
     total, found, progress = Batch(), Batch(), batches.Progress()
     changes = "changed" if rewriter.wishes.in_place else "would change"
-    for batch in batches.through(rewriter.batch, arguments, jobs, found.fail):
+    for batch in batches.through(Batch, rewriter.document, arguments, jobs, found.fail):
         progress.clear()
-        _print(batch)
+        batch.put()
         total.add_counts(batch)
         if report:
             report.add(batch.rows, batch.unread)
         progress.show(_counts(total, changes))
     progress.clear()
-    _print(found)
+    found.put()
     if report:
         report.add([], found.remarks)
     total.add_counts(found)
@@ -115,13 +116,6 @@ def _many(rewriter: Rewriter, arguments: list[str], jobs: int, report: _Report |
 def _counts(total: Batch, changes: str) -> str:
     failed = f", {total.failed:,} failed" if total.failed else ""
     return f"{total.files:,} files, {total.changed:,} {changes}{failed}"
-
-
-def _print(batch: Batch) -> None:
-    if batch.output:
-        streams.put(batch.output)
-    for remark in batch.remarks:
-        streams.say(remark)
 
 
 class _Report:

@@ -1,4 +1,4 @@
-"""Many files through one piece of work: found as they are needed, in batches, spread over processes, with progress."""
+"""Many documents: found as they are needed, done in batches, spread over processes, with progress."""
 
 from __future__ import annotations
 
@@ -15,28 +15,31 @@ from emupin.screen import streams
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator
     from typing import TypeVar
 
-    Result = TypeVar("Result")
+    from emupin.fleet.batch import Batch
+
+    AnyBatch = TypeVar("AnyBatch", bound=Batch)
 
 BATCH = 64
 """Files that a worker takes at a time: enough to make the exchange between processes cheap."""
 
 
 def through(
-    work: Callable[[Interruption, Sequence[str]], Result],
+    kind: type[AnyBatch],
+    document: Callable[[str, AnyBatch], bytes],
     arguments: Iterable[str],
     jobs: int,
     report: Callable[[EmupinError], None],
-) -> Iterator[Result]:
-    """What `work` makes of each batch of the files that `arguments` stand for, in their order.
+) -> Iterator[AnyBatch]:
+    """What `document` makes of the files that `arguments` stand for, in their order, batch by batch of a `kind`.
 
     A folder that cannot be read goes to `report`. Raises InterruptedBySignal where a signal comes.
     """
     with Interruption() as interruption:
         batches = _batches(walk.files(arguments, report))
-        with closing(parallel.in_order(partial(work, interruption), batches, jobs)) as results:
+        with closing(parallel.in_order(partial(_batch, kind, document, interruption), batches, jobs)) as results:
             try:
                 for result in results:
                     yield result
@@ -49,6 +52,19 @@ def through(
 def _batches(files: Iterator[str]) -> Iterator[list[str]]:
     while batch := list(islice(files, BATCH)):
         yield batch
+
+
+def _batch(
+    kind: type[AnyBatch],
+    document: Callable[[str, AnyBatch], bytes],
+    interruption: Interruption,
+    paths: Iterable[str],
+) -> AnyBatch:
+    batch = kind()
+    for path in paths:
+        interruption.check()
+        batch.add(path, document)
+    return batch
 
 
 def cores() -> int:

@@ -1,4 +1,4 @@
-"""Documents through the engine, one or a batch: what `emupin rewrite` does with each, and what there is to say."""
+"""A document through the engine: what `emupin rewrite` does with it, and what there is to say."""
 
 from __future__ import annotations
 
@@ -13,22 +13,9 @@ from emupin.plan import plan
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
-    from typing import Any
-
-    from typing_extensions import Self
-
-    from emupin.fleet.interruption import Interruption
+    from emupin.fleet.batch import Batch
     from emupin.host import Host
     from emupin.policy import Policy
-
-OPERATING_SYSTEM_HINTS = {
-    "EACCES": "its owner or root may do this",
-    "EPERM": "its owner or root may do this",
-    "ENOSPC": "make room and run the command again",
-    "EROFS": "mount it writable",
-    "EISDIR": "give its files, or --diff, --check or --in-place for all below it",
-}
 
 
 class Wishes(Frozen):
@@ -42,43 +29,6 @@ class Wishes(Frozen):
     report: bool = False
 
 
-class Batch:
-    """What came of some files: how many, and what goes to stdout and to stderr."""
-
-    def __init__(self) -> None:
-        self.files = self.changed = self.failed = 0
-        self.output = b""
-        self.remarks: list[str] = []
-        self.rows: list[dict[str, Any]] = []
-        """For a report."""
-        self.unread: list[str] = []
-        """Errors of documents that have no row."""
-
-    def add(self, path: str, document: Callable[[str, Self], bytes]) -> None:
-        """Count the document `path` and take what `document` prints, or note what goes wrong: the others go on."""
-        self.files += 1
-        rows = len(self.rows)
-        try:
-            self.output += document(path, self)
-            return
-        except EmupinError as error:
-            problem = error
-        except OSError as error:
-            problem = _system_error(path, error)
-        self.fail(problem)
-        if len(self.rows) == rows:
-            self.unread.append(str(problem))
-
-    def fail(self, error: EmupinError) -> None:
-        self.failed += 1
-        self.remarks.append(str(error))
-
-    def add_counts(self, other: Batch) -> None:
-        self.files += other.files
-        self.changed += other.changed
-        self.failed += other.failed
-
-
 def load_witness() -> None:
     """See that lxml is there before any work is done. Raises EmupinError."""
     try:
@@ -88,13 +38,6 @@ def load_witness() -> None:
         raise EmupinError("emupin rewrite", "--validate needs lxml, which is not installed", hint) from None
 
 
-def _system_error(path: str, error: OSError) -> EmupinError:
-    import errno
-
-    hint = OPERATING_SYSTEM_HINTS.get(errno.errorcode.get(error.errno or 0, ""), "")
-    return EmupinError(path, error.strerror or str(error), hint)
-
-
 class Rewriter:
     """The engine with its policy and host; without a host what needs one is not checked."""
 
@@ -102,13 +45,6 @@ class Rewriter:
         self.policy, self.host, self.wishes = policy, host, wishes
         self.sections = policy.sections()
         """What the policy looks into."""
-
-    def batch(self, interruption: Interruption, paths: Iterable[str]) -> Batch:
-        batch = Batch()
-        for path in paths:
-            interruption.check()
-            batch.add(path, self.document)
-        return batch
 
     def document(self, path: str, batch: Batch) -> bytes:
         """What to print for the document in the file `path`. Raises EmupinError, OSError."""

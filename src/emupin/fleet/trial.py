@@ -10,18 +10,15 @@ from typing import TYPE_CHECKING, Any
 
 from emupin import cpuset
 from emupin.commands.options import absent_cpus
+from emupin.fleet.batch import Batch
 from emupin.fleet.inplace import read_file
-from emupin.fleet.rewriting import Batch
 from emupin.live import lookup
 from emupin.plan import plan
 from emupin.screen.explanation import result_json
 from emupin.screen.text import printable
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-
     from emupin.domain import Domain
-    from emupin.fleet.interruption import Interruption
     from emupin.live.facts import Facts
     from emupin.plan import Plan
     from emupin.policy import Policy
@@ -90,13 +87,6 @@ class Trial:
         """What the policies look into."""
         old = self.old.policy.sections() if self.old else frozenset()
         return self.new.policy.sections() | old
-
-    def batch(self, interruption: Interruption, paths: Iterable[str]) -> Tally:
-        tally = Tally()
-        for path in paths:
-            interruption.check()
-            tally.add(path, self.document)
-        return tally
 
     def document(self, path: str, tally: Tally) -> bytes:
         """What to print for the guest in the file `path`. Raises DomainError, OSError."""

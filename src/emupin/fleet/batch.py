@@ -1,0 +1,72 @@
+"""What comes of some documents: each is counted and heard, and what goes wrong with one does not stop the others."""
+
+from __future__ import annotations
+
+from emupin.errors import EmupinError
+from emupin.screen import streams
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+    from typing_extensions import Self
+
+OPERATING_SYSTEM_HINTS = {
+    "EACCES": "its owner or root may do this",
+    "EPERM": "its owner or root may do this",
+    "ENOSPC": "make room and run the command again",
+    "EROFS": "mount it writable",
+    "EISDIR": "give its files, or --diff, --check or --in-place for all below it",
+}
+
+
+class Batch:
+    """What came of some files: how many, and what goes to stdout and to stderr."""
+
+    def __init__(self) -> None:
+        self.files = self.changed = self.failed = 0
+        self.output = b""
+        self.remarks: list[str] = []
+        self.rows: list[dict[str, Any]] = []
+        """For a report."""
+        self.unread: list[str] = []
+        """Errors of documents that have no row."""
+
+    def add(self, path: str, document: Callable[[str, Self], bytes]) -> None:
+        """Count the document `path` and take what `document` prints, or note what goes wrong: the others go on."""
+        self.files += 1
+        rows = len(self.rows)
+        try:
+            self.output += document(path, self)
+            return
+        except EmupinError as error:
+            problem = error
+        except OSError as error:
+            problem = _system_error(path, error)
+        self.fail(problem)
+        if len(self.rows) == rows:
+            self.unread.append(str(problem))
+
+    def fail(self, error: EmupinError) -> None:
+        self.failed += 1
+        self.remarks.append(str(error))
+
+    def add_counts(self, other: Batch) -> None:
+        self.files += other.files
+        self.changed += other.changed
+        self.failed += other.failed
+
+    def put(self) -> None:
+        """Write what there is for stdout and for stderr. Raises as `streams.put` does."""
+        if self.output:
+            streams.put(self.output)
+        for remark in self.remarks:
+            streams.say(remark)
+
+
+def _system_error(path: str, error: OSError) -> EmupinError:
+    import errno
+
+    hint = OPERATING_SYSTEM_HINTS.get(errno.errorcode.get(error.errno or 0, ""), "")
+    return EmupinError(path, error.strerror or str(error), hint)
