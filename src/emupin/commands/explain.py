@@ -8,6 +8,7 @@ import shutil
 
 from emupin.commands import options
 from emupin.files import root_from_environment
+from emupin.fleet.foreign import absent_cpus
 from emupin.live import lookup
 from emupin.live.facts import read_facts
 from emupin.screen import streams, terminal
@@ -54,7 +55,7 @@ def run(args: argparse.Namespace) -> int:
     else:
         colour = terminal.wants_colour()
         terminal.put(render(told, source, shutil.get_terminal_size().columns, colour), colour)
-    foreign = options.absent_cpus(guest, facts.host)
+    foreign = absent_cpus(guest, facts.host)
     for remark in (*facts.remarks, *([foreign] if foreign else [])):
         streams.say(remark)
     return 0

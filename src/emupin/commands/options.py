@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import argparse
 
-from emupin import cpuset, host
+from emupin import host
 from emupin.errors import PolicyError
 from emupin.files import POLICIES, policy_path, read_bytes, root_from_environment
 from emupin.screen import terminal
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from emupin.domain import Domain
     from emupin.host import Host
     from emupin.policy import Policy
 
@@ -70,17 +69,3 @@ def read_host(choice: str | None) -> Host | None:
     from emupin import snapshot
 
     return snapshot.load(choice)
-
-
-def absent_cpus(guest: Domain, facts: Host | None) -> str:
-    """What to say of a guest that is pinned to CPUs this host does not have: it is from elsewhere. Else empty."""
-    if facts is None:
-        return ""
-    absent = frozenset().union(guest.cpuset or (), *guest.vcpupins.values()) - facts.online
-    if not absent:
-        return ""
-    plural = "s" if len(absent) > 1 else ""
-    return (
-        f"the guest is pinned to CPU{plural} {cpuset.format(absent)}, which this host does not have online: "
-        "give its own host with --host FILE, or skip what needs a host with --host none"
-    )

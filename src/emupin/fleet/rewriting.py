@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 
 from emupin import domainxml, splice
-from emupin.commands.options import absent_cpus
 from emupin.errors import EmupinError, HostError
+from emupin.fleet.foreign import absent_cpus
 from emupin.fleet.inplace import read_file, update
 from emupin.frozen import Frozen
 from emupin.plan import plan

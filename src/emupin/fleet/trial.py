@@ -9,8 +9,8 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from emupin import cpuset
-from emupin.commands.options import absent_cpus
 from emupin.fleet.batch import Batch
+from emupin.fleet.foreign import absent_cpus
 from emupin.fleet.inplace import read_file
 from emupin.live import lookup
 from emupin.plan import plan
