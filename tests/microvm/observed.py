@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import os
 import xml.etree.ElementTree as ET
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -51,26 +52,27 @@ def pin(folder: Path, guest: Guest) -> str | None:
     return None if found is None else found.attrib["cpuset"]
 
 
-def workers_outside(pid: int, known: Iterable[int]) -> list[dict[str, Any]]:
-    """Kernel threads `vhost-PID` that are no threads of the process."""
-    found = []
+def vhost_workers(pid: int) -> Iterator[Path]:
+    """The folders of the kernel threads `vhost-PID`, below `/proc`; a process that ends meanwhile is none of them."""
     for folder in Path("/proc").glob("[0-9]*"):
-        try:
-            name, tid = (folder / "comm").read_text().strip(), int(folder.name)
-            if name == f"vhost-{pid}" and tid not in known:
-                cgroup = (folder / "cgroup").read_text().strip().rpartition(":")[2]
-                found.append(
-                    {
-                        "tid": tid,
-                        "name": name,
-                        "allowed": os.sched_getaffinity(tid),
-                        "cgroup": cgroup,
-                        "kind": "outside",
-                    }
-                )
-        except (FileNotFoundError, ProcessLookupError):
-            continue
-    return found
+        with suppress(FileNotFoundError, ProcessLookupError):
+            if (folder / "comm").read_text() == f"vhost-{pid}\n":
+                yield folder
+
+
+def workers_outside(pid: int, known: Iterable[int]) -> list[dict[str, Any]]:
+    """The vhost workers that are no threads of the process."""
+    return [
+        {
+            "tid": int(folder.name),
+            "name": f"vhost-{pid}",
+            "allowed": os.sched_getaffinity(int(folder.name)),
+            "cgroup": (folder / "cgroup").read_text().strip().rpartition(":")[2],
+            "kind": "outside",
+        }
+        for folder in vhost_workers(pid)
+        if int(folder.name) not in known
+    ]
 
 
 def machine_of(guest: Guest) -> Path:
@@ -98,11 +100,17 @@ def recording(guest: Guest) -> dict[str, dict[str, str]]:
     paths += [task / name for task in sorted(process.glob("task/*")) for name in FILES]
     for folder in (machine, *sorted(path.parent for path in machine.glob("*/cgroup.type"))):
         paths += [folder / name for name in ("cgroup.type", "cpuset.cpus", "cpuset.cpus.effective", "cgroup.threads")]
-    for entry in Path("/proc").glob("[0-9]*"):
-        if (entry / "comm").read_text() == f"vhost-{pid}\n":
-            paths += [entry / name for name in FILES]
-    links = {str(path): os.readlink(path) for path in sorted(process.glob("fd/*"))}
+    paths += [folder / name for folder in vhost_workers(pid) for name in FILES]
     return {
-        "files": {str(path): path.read_text(errors="replace") for path in paths if path.exists()},
-        "links": {path: to for path, to in links.items() if to.startswith("/dev/vhost")},
+        "files": dict(_each(paths, lambda path: path.read_text(errors="replace"))),
+        "links": {
+            path: to for path, to in _each(sorted(process.glob("fd/*")), os.readlink) if to.startswith("/dev/vhost")
+        },
     }
+
+
+def _each(paths: Iterable[Path], look: Callable[[Path], str]) -> Iterator[tuple[str, str]]:
+    """What `look` finds at each path, by its name; one that is not there, or no longer, is left out."""
+    for path in paths:
+        with suppress(FileNotFoundError, ProcessLookupError):
+            yield str(path), look(path)
