@@ -22,9 +22,10 @@ from .expect import (
     start,
     tainted,
 )
-from .guests import CPUS, Guest
-from .host import PrivateHost
+from .guests import CPUS, Guest, write_disk
+from .host import PrivateHost, eventually
 
+DISK = "/var/lib/libvirt/boot.img"
 IMAGE = "/var/lib/libvirt/nfv-1.save"
 ELSEWHERE = policy(f"cpus:{CPUS[1]}", checks="{vcpu_overlap: off}")
 
@@ -149,3 +150,38 @@ def test_refused_migration_leaves_the_guest_where_it_is(host: PrivateHost, other
     assert "vcpu:7" in migrate(host, guest, other_host, check=False)
     assert running(host, guest)
     assert other_host.virsh("list", "--all", "--name").stdout.split() == []
+
+
+def test_incoming_migration_that_fails_gives_back_the_cpus_of_its_vcpus(
+    host: PrivateHost, other_host: PrivateHost
+) -> None:
+    """The destination lacks the guest's disk."""
+    guest, successor = Guest("nfv-1", disks=(DISK,)), Guest("nfv-2")
+    write_disk(host.path(DISK))
+    other_host.install(policy())
+    start(host, guest)
+    assert DISK in migrate(host, guest, other_host, check=False)
+    assert ("migrate", "rewritten") in outcomes(other_host, guest)
+    assert running(host, guest)
+    start(other_host, successor)
+    assert emulator_cpus(other_host, successor) == {FIRST}
+
+
+def test_incoming_migration_that_is_cancelled_gives_back_its_dedicated_cpu(
+    host: PrivateHost, other_host: PrivateHost
+) -> None:
+    """While its disk, of 8 MiB, is copied at 1 MiB a second."""
+    guest, successor = Guest("nfv-1", vcpus=1, disks=(DISK,)), Guest("nfv-2", vcpus=1)
+    for each in (host, other_host):
+        write_disk(each.path(DISK))
+    other_host.install(policy("dedicated").replace("rules:", f'host: {{pool: "{CPUS[1]}"}}\nrules:'))
+    start(host, guest)
+    slowly = ("--live", "--unsafe", "--persistent", "--copy-storage-all", "--bandwidth", "1", guest.uuid)
+    destination = (f"qemu+tcp://{other_host.name}/system", "--migrateuri", "tcp://10.77.0.2")
+    migration = host.begin("virsh", "-q", "migrate", *slowly, *destination)
+    assert eventually(lambda: ("migrate", "rewritten") in outcomes(other_host, guest), 20)
+    assert eventually(lambda: host.virsh("domjobabort", guest.uuid, check=False).returncode == 0, 20)
+    assert "abort" in migration.communicate(timeout=60)[1]
+    assert running(host, guest)
+    start(other_host, successor)
+    assert emulator_cpus(other_host, successor) == {frozenset(CPUS[1:2])}
