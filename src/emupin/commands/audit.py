@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import shutil
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
 
@@ -26,8 +25,8 @@ if TYPE_CHECKING:
     Subparsers = argparse._SubParsersAction[argparse.ArgumentParser]
     Found = tuple[Line, dict[str, Any]]
 
-WIDE = 200, 24
-"""The size where there is no terminal: nothing of a usual entry is cut off."""
+WIDE = 200
+"""Columns where there is no terminal: nothing of a usual entry is cut off."""
 
 
 def add_parser(subparsers: Subparsers) -> None:
@@ -76,7 +75,7 @@ def list_entries(args: argparse.Namespace) -> int:
     now = datetime.now(timezone.utc)
     times = [time_asked(getattr(args, edge), f"--{edge}", now) for edge in ("since", "until")]
     query = Query(args.guest, args.rule, args.outcome, args.op, *times)
-    width, colour = shutil.get_terminal_size(WIDE).columns, terminal.wants_colour()
+    width, colour = terminal.width(WIDE), terminal.wants_colour()
     for line, entry in _entries(args.files):
         if query.takes(entry):
             text = json.dumps(_plain(line, entry)) if args.json else entrytext.row(line, entry, width, colour)
@@ -92,7 +91,7 @@ def show(args: argparse.Namespace) -> int:
         )
     found = _chosen(args)
     archive = Archive(_folders(args.files))
-    width, colour = shutil.get_terminal_size(WIDE).columns, terminal.wants_colour()
+    width, colour = terminal.width(WIDE), terminal.wants_colour()
     for number, (line, entry) in enumerate(found):
         about = context.find(entry, archive)
         if args.json:

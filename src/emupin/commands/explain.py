@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import shutil
 
 from emupin.commands import options
 from emupin.files import root_from_environment
@@ -54,7 +53,7 @@ def run(args: argparse.Namespace) -> int:
         streams.put((json.dumps(to_json(told, source)) + "\n").encode())
     else:
         colour = terminal.wants_colour()
-        terminal.put(render(told, source, shutil.get_terminal_size().columns, colour), colour)
+        terminal.put(render(told, source, terminal.width(), colour), colour)
     foreign = absent_cpus(guest, facts.host)
     for remark in (*facts.remarks, *([foreign] if foreign else [])):
         streams.say(remark)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import shutil
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
 
@@ -120,7 +119,7 @@ def _show(recorded: Snapshot, policy: Policy | None) -> None:
         (name, cpus) for name, cpus in [("isolated", host.isolated), ("nohz_full", host.nohz_full), *zones] if cpus
     ]
     colour = terminal.wants_colour()
-    text = draw(host, _marks(recorded, policy), shutil.get_terminal_size().columns, colour)
+    text = draw(host, _marks(recorded, policy), terminal.width(), colour)
     text += "".join(["\n" * bool(lists), *(f"{name:<10} {cpuset.format(cpus)}\n" for name, cpus in lists)])
     terminal.put(text, colour)
     for name, cpus in zones:

@@ -19,7 +19,7 @@ class Help(argparse.RawDescriptionHelpFormatter):
     """Texts as they are written, options as wide as the terminal: to find that out `argparse` would load `shutil`."""
 
     def __init__(self, prog: str) -> None:
-        super().__init__(prog, width=(terminal.size().columns or 80) - 2)
+        super().__init__(prog, width=terminal.width() - 2)
 
 
 def add_policy(parser: argparse.ArgumentParser) -> None:

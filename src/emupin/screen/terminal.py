@@ -21,7 +21,13 @@ def size() -> os.terminal_size:
     except OSError:  # not a terminal
         found = os.terminal_size((0, 24))
     columns = os.environ.get("COLUMNS", "")
-    return os.terminal_size((int(columns), found.lines)) if columns.isascii() and columns.isdigit() else found
+    known = columns.isascii() and columns.isdigit() and int(columns)
+    return os.terminal_size((int(columns), found.lines)) if known else found
+
+
+def width(otherwise: int = 80) -> int:
+    """The columns to fill, `otherwise` where they are not known."""
+    return size().columns or otherwise
 
 
 def paint(text: str, code: str, colour: bool) -> str:
