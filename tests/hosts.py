@@ -13,7 +13,7 @@ import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from emupin import cpuset
+from emupin.base import cpuset
 
 PROJECT = Path(__file__).resolve().parent.parent
 HOOK = PROJECT / "hooks" / "qemu"

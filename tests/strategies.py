@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from hypothesis import strategies as st
 
-from emupin import cpuset
+from emupin.base import cpuset
 
 if TYPE_CHECKING:
     from hypothesis.strategies import DrawFn

@@ -18,7 +18,7 @@ import pytest
 from hosts import PROJECT, UUID, domain_xml, python
 
 from emupin import recorder
-from emupin.errors import RecordError
+from emupin.base.errors import RecordError
 from emupin.order import Order, start
 
 RUNNING, PAUSED, MIGRATION, STARTING = 1, 3, 2, 11

@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from emupin import trail
-from emupin.files import AUDIT
-from emupin.proof.chain import Verdict, verify
-from emupin.trail import read_head
+from emupin.base.files import AUDIT
+from emupin.trail import writer
+from emupin.trail.chain import Verdict, verify
+from emupin.trail.writer import read_head
 
 if TYPE_CHECKING:
-    from emupin.jsonline import Json
+    from emupin.base.jsonline import Json
 
 
 def entry(number: int, **more: Json) -> dict[str, Json]:
@@ -49,7 +49,7 @@ def entry(number: int, **more: Json) -> dict[str, Json]:
 def write(root: Path, count: int, first: int = 0) -> Path:
     """Append entries; the trail's file."""
     for number in range(first, first + count):
-        trail.append(str(root), entry(number))
+        writer.append(str(root), entry(number))
     return current(root)
 
 

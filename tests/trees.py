@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from emupin import cpuset
-from emupin.host import Host
+from emupin.base import cpuset
+from emupin.engine.host import Host
 
 FIXTURES = Path(__file__).resolve().parent.parent / "fixtures" / "host"
 

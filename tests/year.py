@@ -12,25 +12,27 @@ from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from engine import GuestXml
+from decisions import GuestXml
 from trees import FIXTURES
 
-from emupin import audit, domainxml, snapshot, splice
-from emupin.decision import Decision
-from emupin.grammar.policyfile import compile_policy
-from emupin.host import canonical
-from emupin.jsonline import encode
-from emupin.kept import POLICIES_KEPT, TOPOLOGIES_KEPT, keep
-from emupin.plan import plan
-from emupin.situation import Others, vcpu_cpus
+from emupin.base.jsonline import encode
+from emupin.base.kept import POLICIES_KEPT, TOPOLOGIES_KEPT, keep
+from emupin.engine import snapshot
+from emupin.engine.host import canonical
+from emupin.engine.plan import plan
+from emupin.engine.situation import Others, vcpu_cpus
+from emupin.guest import domainxml, splice
+from emupin.node.decision import Decision
+from emupin.policy.grammar.policyfile import compile_policy
+from emupin.trail import entries
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from emupin.domain import Domain
-    from emupin.host import Host
-    from emupin.plan import Plan
-    from emupin.policy import Policy
+    from emupin.engine.host import Host
+    from emupin.engine.plan import Plan
+    from emupin.guest.domain import Domain
+    from emupin.policy.values import Policy
 
     Decide = Callable[[Domain, Policy, Host, Others], Plan]
 
@@ -111,7 +113,9 @@ class MadeHost:
     def event(self, decide: Decide) -> dict[str, Any]:
         kind = self.random.random()
         if kind < 0.02:
-            return audit.failure("prepare", "failed", "nfv-broken", None, "domain XML of nfv-broken:3: not well-formed")
+            return entries.failure(
+                "prepare", "failed", "nfv-broken", None, "domain XML of nfv-broken:3: not well-formed"
+            )
         if self.running and (kind < 0.3 or len(self.running) > 12):
             self.stop()
         if self.running and kind > 0.7:
@@ -168,11 +172,11 @@ class MadeHost:
         decision = Decision(data, facts, self.host, self.topology, others, self.policy, decided, warnings)
         if decided.failed or self.random.random() < 0.01:
             outcome = "refused" if decided.on_failure == "refuse" else "failed"
-            return audit.failure(operation, outcome, guest.name, decision, f"guest {guest.name}: {decided.reason}")
+            return entries.failure(operation, outcome, guest.name, decision, f"guest {guest.name}: {decided.reason}")
         edits = [] if decided.cpus is None else splice.edits(data, facts, decided.cpus, decided.iothreads)
         if operation in ("started", "reconnect", "attach"):
-            return audit.entry(operation, "enforced" if edits else "unchanged", decision, [])
-        return audit.entry(operation, "rewritten" if edits else "unchanged", decision, edits)
+            return entries.entry(operation, "enforced" if edits else "unchanged", decision, [])
+        return entries.entry(operation, "rewritten" if edits else "unchanged", decision, edits)
 
 
 def _escape(name: str) -> str:

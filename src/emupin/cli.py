@@ -8,10 +8,10 @@ import sys
 from importlib import import_module
 
 from emupin import __version__
+from emupin.base import streams
+from emupin.base.errors import EmupinError
+from emupin.base.interruption import InterruptedBySignal
 from emupin.commands import options
-from emupin.errors import EmupinError
-from emupin.fleet.interruption import InterruptedBySignal
-from emupin.screen import streams
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

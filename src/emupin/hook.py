@@ -10,9 +10,12 @@ import gc
 import os
 import sys
 
-from emupin import audit, cpuset, files, trail
-from emupin.errors import EmupinError, HostError, TimedOutError
-from emupin.frozen import Frozen
+from emupin.base import cpuset, files
+from emupin.base.errors import EmupinError, HostError, TimedOutError
+from emupin.base.frozen import Frozen
+from emupin.base.log import log
+from emupin.base.text import printable
+from emupin.trail import entries, writer
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -20,9 +23,9 @@ if TYPE_CHECKING:
     from types import FrameType, TracebackType
     from typing import NoReturn
 
-    from emupin.decision import Decision
-    from emupin.policy import Policy
-    from emupin.splice import Edit
+    from emupin.guest.splice import Edit
+    from emupin.node.decision import Decision
+    from emupin.policy.values import Policy
 else:
     import _signal  # `signal` brings `enum` with it, a third of the hook's start-up time.
 
@@ -78,23 +81,23 @@ def serve(call: Call) -> bytes:
     """Do what the operation wants; what is to be printed, nothing where nothing changes. Raises EmupinError."""
     if call.operation not in (*DECIDES, *ENFORCES, "release"):
         return b""
-    from emupin import policystore
+    from emupin.policy import store
 
-    found = policystore.find(call.root)
+    found = store.find(call.root)
     for problem in found.problems:
-        audit.log(call.root, problem, trouble=True)
+        log(call.root, problem, trouble=True)
     if call.operation == "release":
         _release(call, found.policy)
         return b""
     if found.policy is None:
         return b""
     _set_refuses(call, found.policy.on_failure)
-    from emupin.decision import decide
+    from emupin.node.decision import decide
 
     source = f"domain XML of {call.name}"
     decision = _Progress.decision = decide(call.root, found.policy, _read_stdin(), source, found.problems)
     for warning in decision.warnings[len(found.problems) :]:
-        audit.log(call.root, f"{call.name}: {warning}", trouble=True)
+        log(call.root, f"{call.name}: {warning}", trouble=True)
     if decision.plan.rule is None:
         if decision.plan.warnings:
             _audit(call, decision, "unchanged")
@@ -111,8 +114,8 @@ def _set_refuses(call: Call, on_failure: str) -> None:
 
 def _release(call: Call, policy: Policy | None) -> None:
     """The guest is gone: its CPUs are free."""
-    from emupin.claims import Ledger
-    from emupin.domainxml import read
+    from emupin.guest.domainxml import read
+    from emupin.node.claims import Ledger
 
     guest = read(_read_stdin(), f"domain XML of {call.name}", frozenset())
     with Ledger(call.root, policy) as ledger:
@@ -122,21 +125,21 @@ def _release(call: Call, policy: Policy | None) -> None:
 
 def _read_stdin() -> bytes:
     """The domain XML; one byte more than is allowed is enough to refuse it."""
-    from emupin.domainxml import LARGEST
+    from emupin.guest.domainxml import LARGEST
 
     return files.read_stream(0, LARGEST + 1)
 
 
 def _rewrite(call: Call, decision: Decision) -> bytes:
     """The rewritten XML; nothing where the pin is right already."""
-    from emupin import splice
+    from emupin.guest import splice
 
     cpus = decision.plan.cpus
     changes = [] if cpus is None else splice.edits(decision.data, decision.guest, cpus, decision.plan.iothreads)
     _audit(call, decision, "rewritten" if changes else "unchanged", changes)
     if not changes:
         return b""
-    audit.log(call.root, f"{call.name}: {call.operation}: {_change(decision)}: {decision.plan.reason}")
+    log(call.root, f"{call.name}: {call.operation}: {_change(decision)}: {decision.plan.reason}")
     return splice.apply(decision.data, changes)
 
 
@@ -146,8 +149,8 @@ def _enforce(call: Call, decision: Decision) -> bytes:
     if cpus is None:
         return b""
     from emupin import order
-    from emupin.enforce import enforce
-    from emupin.threads import check_process, read_status_file
+    from emupin.guest.threads import check_process, read_status_file
+    from emupin.node.enforce import enforce
 
     status = read_status_file(call.root, call.name)
     if decision.guest.uuid is None or status.domain.uuid != decision.guest.uuid:
@@ -157,7 +160,7 @@ def _enforce(call: Call, decision: Decision) -> bytes:
     changes = done.groups or done.moved
     _audit(call, decision, "enforced" if changes else "unchanged")
     if changes:
-        audit.log(call.root, f"{call.name}: {call.operation}: emulator threads put on {cpuset.format(cpus)}")
+        log(call.root, f"{call.name}: {call.operation}: emulator threads put on {cpuset.format(cpus)}")
     order.start(order.order_for(decision.plan, cpus, status, decision.policy.digest))
     return b""
 
@@ -170,26 +173,26 @@ def _change(decision: Decision) -> str:
 def _audit(call: Call, decision: Decision, outcome: str, changes: list[Edit] | None = None) -> None:
     """Write the entry. A disk that is full must not cost the guest its CPUs, unless the policy refuses any trouble."""
     try:
-        entry = audit.entry(call.operation, outcome, decision, changes or [])
-        trail.append(call.root, entry, durable=bool(changes))
+        entry = entries.entry(call.operation, outcome, decision, changes or [])
+        writer.append(call.root, entry, durable=bool(changes))
     except HostError as error:
         if _Progress.refuses:
             raise
-        audit.log(call.root, f"{call.name}: {error}", trouble=True)
+        log(call.root, f"{call.name}: {error}", trouble=True)
 
 
 def _trouble(call: Call, message: str) -> int:
     """Report; the exit status that the policy wants."""
-    audit.log(call.root, f"{call.operation}: {message}", trouble=True)
+    log(call.root, f"{call.operation}: {message}", trouble=True)
     outcome = "refused" if _Progress.refuses else "failed"
-    entry = audit.failure(call.operation, outcome, call.name, _Progress.decision, message)
+    entry = entries.failure(call.operation, outcome, call.name, _Progress.decision, message)
     try:
-        trail.append(call.root, entry)
+        writer.append(call.root, entry)
     except HostError as error:
-        audit.log(call.root, f"{call.name}: {error}", trouble=True)
+        log(call.root, f"{call.name}: {error}", trouble=True)
     if not _Progress.refuses:
         return 0
-    files.write_all(2, os.fsencode(audit.printable(f"emupin: {message}")) + b"\n")
+    files.write_all(2, os.fsencode(printable(f"emupin: {message}")) + b"\n")
     return REFUSED
 
 
@@ -213,6 +216,6 @@ def _report_bug(call: Call, kind: type[BaseException], error: BaseException, tra
     import traceback
 
     for line in traceback.format_exception(kind, error, trace):
-        audit.log(call.root, line.rstrip(), trouble=True)
+        log(call.root, line.rstrip(), trouble=True)
     status = _trouble(call, f"guest {call.name}: {kind.__name__}: {error} (a bug: the traceback is in syslog)")
     os._exit(status)

@@ -9,14 +9,14 @@ from __future__ import annotations
 import os
 import sys
 
-from emupin import cpuset
-from emupin.errors import HostError
-from emupin.frozen import Frozen
+from emupin.base import cpuset
+from emupin.base.errors import HostError
+from emupin.base.frozen import Frozen
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from emupin.domain import Status
-    from emupin.plan import Plan
+    from emupin.engine.plan import Plan
+    from emupin.guest.domain import Status
 
 DELAYED = ("/bin/sh", "-c", 'sleep 0.1; exec "$@"', "emupin")
 """Ahead of a command that is to begin when the hook has ended: libvirt waits for the hook, and on a busy CPU the hook

@@ -10,17 +10,21 @@ import errno
 import os
 import time
 
-from emupin import __version__, audit, cpuset, files, trail
-from emupin.domainxml import read
-from emupin.errors import DomainError, HostError, RecordError
-from emupin.frozen import Frozen
+from emupin import __version__
+from emupin.base import cpuset, files
+from emupin.base.errors import DomainError, HostError, RecordError
+from emupin.base.frozen import Frozen
+from emupin.base.log import log
+from emupin.base.text import printable
+from emupin.guest.domainxml import read
 from emupin.order import SHUT_OFF, Order
+from emupin.trail import entries, writer
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import libvirt
 
-    from emupin.jsonline import Json
+    from emupin.base.jsonline import Json
 
 URI = "qemu:///system"
 WAIT_SECONDS = 3600.0
@@ -73,9 +77,9 @@ def _report(root: str, order: Order, outcome: str, reason: str, done: dict[str, 
     first = next(iter(done.values()), None)
     name, after = first.name if first else None, cpuset.format(order.cpus)
     trouble = outcome == "failed"
-    audit.log(root, f"{name or order.uuid}: record: {reason}" + ("" if trouble else f", now it says {after}"), trouble)
+    log(root, f"{name or order.uuid}: record: {reason}" + ("" if trouble else f", now it says {after}"), trouble)
     entry: dict[str, Json] = {
-        "time": audit.now(),
+        "time": entries.now(),
         "host": os.uname().nodename,
         "op": "record",
         "uuid": order.uuid,
@@ -84,7 +88,7 @@ def _report(root: str, order: Order, outcome: str, reason: str, done: dict[str, 
         "placement": order.placement,
         "before": first.before if first else None,
         "after": after,
-        "reason": audit.printable(reason),
+        "reason": printable(reason),
         "warnings": [],
         "outcome": outcome,
         "diff": [
@@ -94,9 +98,9 @@ def _report(root: str, order: Order, outcome: str, reason: str, done: dict[str, 
         "emupin": __version__,
     }
     try:
-        trail.append(root, entry)
+        writer.append(root, entry)
     except HostError as error:
-        audit.log(root, f"{order.uuid}: record: {error}", trouble=True)
+        log(root, f"{order.uuid}: record: {error}", trouble=True)
 
 
 class Recorded(Frozen):

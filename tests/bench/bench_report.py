@@ -17,8 +17,8 @@ import year  # noqa: E402
 from browser import Browser  # noqa: E402
 
 from emupin.commands.audit_report import make  # noqa: E402
-from emupin.proof.trails import find_trails  # noqa: E402
 from emupin.report.page import write  # noqa: E402
+from emupin.trail.sources import find_trails  # noqa: E402
 
 STEPS = (
     "q=nfv",

@@ -52,7 +52,7 @@ for name in sorted(os.listdir(sys.argv[1])):
 
 def fill(folder: Path, count: int) -> None:
     """Copies of the sample, each with a name and a UUID of its own."""
-    from emupin import domainxml
+    from emupin.guest import domainxml
 
     data = SAMPLE.read_bytes()
     guest = domainxml.read(data, str(SAMPLE))

@@ -39,9 +39,9 @@ for pid in os.listdir(proc):
 """
 
 CLAIM = """\
-from emupin.claims import Ledger
-from emupin.files import root_from_environment
-from emupin.policystore import find
+from emupin.node.claims import Ledger
+from emupin.base.files import root_from_environment
+from emupin.policy.store import find
 root = root_from_environment()
 with Ledger(root, find(root).policy) as ledger:
     ledger.save()

@@ -7,16 +7,15 @@ import time
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
-from emupin import cpuset
-from emupin.claims import Ledger
+from emupin.base import cpuset, streams
+from emupin.base.errors import EmupinError
+from emupin.base.files import root_from_environment
 from emupin.commands import options
-from emupin.errors import EmupinError
-from emupin.files import root_from_environment
+from emupin.engine.situation import pins
+from emupin.guest.threads import EMULATOR, VHOST
 from emupin.live import advice, observe, survey
 from emupin.live.advice import Advice, Samples
-from emupin.screen import streams
-from emupin.situation import pins
-from emupin.threads import EMULATOR, VHOST
+from emupin.node.claims import Ledger
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -6,14 +6,14 @@ import argparse
 import os
 from typing import TYPE_CHECKING
 
-from emupin import kept, policystore
+from emupin.base import kept, streams
+from emupin.base.errors import EmupinError, PolicyError
+from emupin.base.files import POLICIES, read_bytes, root_from_environment
 from emupin.commands import options
-from emupin.errors import EmupinError, PolicyError
-from emupin.files import POLICIES, read_bytes, root_from_environment
 from emupin.live import applying, lookup, observe
 from emupin.live.alignment import Context
 from emupin.live.applying import FAILED, OUT_OF_LINE, Means
-from emupin.screen import streams
+from emupin.policy import store
 from emupin.screen.applytext import count, lines, to_json, total
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from emupin.live.applying import Result
     from emupin.order import Order
-    from emupin.policy import Policy
+    from emupin.policy.values import Policy
     from emupin.recorder import Recorded
 
 EPILOG = """\
@@ -93,7 +93,7 @@ def _record(root: str, order: Order) -> dict[str, Recorded]:
 def _context(root: str, path: str | None) -> Context:
     """Raises PolicyError."""
     if path is None:
-        found = policystore.find(root)
+        found = store.find(root)
         if found.policy is None:
             hint = "write one, or give --policy FILE"
             raise PolicyError(root + POLICIES[0], "; ".join(found.problems) or "no policy is installed", hint)

@@ -8,19 +8,20 @@ import re
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
 
+from emupin.base import streams
+from emupin.base.errors import EmupinError
+from emupin.base.files import STATE, root_from_environment
 from emupin.commands import audit_replay, audit_report, audit_verify, options
-from emupin.errors import EmupinError
-from emupin.files import STATE, root_from_environment
-from emupin.proof import context, trailfiles
-from emupin.proof.archive import Archive, beside
-from emupin.proof.trailquery import Query, time_asked
-from emupin.screen import entrytext, streams, terminal
+from emupin.screen import entrytext, terminal
+from emupin.trail import context, lines
+from emupin.trail.archive import Archive, beside
+from emupin.trail.query import Query, time_asked
 
 if TYPE_CHECKING:
     import argparse
     from collections.abc import Iterator
 
-    from emupin.proof.trailfiles import Line
+    from emupin.trail.lines import Line
 
     Subparsers = argparse._SubParsersAction[argparse.ArgumentParser]
     Found = tuple[Line, dict[str, Any]]
@@ -131,8 +132,8 @@ def _plain(line: Line, entry: dict[str, Any]) -> dict[str, Any]:
 def _entries(files: list[str]) -> Iterator[Found]:
     """Every entry; a remark on the lines that are none. Raises EmupinError where there is no trail."""
     strange = 0
-    for line in trailfiles.read(files or trailfiles.installed(root_from_environment())):
-        entry = trailfiles.entry(line.data)
+    for line in lines.read(files or lines.installed(root_from_environment())):
+        entry = lines.entry(line.data)
         if entry is None:
             strange += 1
         else:

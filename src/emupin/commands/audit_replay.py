@@ -8,20 +8,20 @@ from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 from emupin import __version__
+from emupin.base import streams
+from emupin.base.files import root_from_environment
+from emupin.base.text import printable
 from emupin.commands import options
-from emupin.files import root_from_environment
-from emupin.proof.replay import DIFFERENT, NO_DECISION, NOT_REPLAYABLE, SAME, Replayed, replay
-from emupin.proof.trails import find_trails
-from emupin.screen import streams
 from emupin.screen.terminal import BOLD, GREEN, RED, paint, put, wants_colour
-from emupin.screen.text import printable
+from emupin.trail.replay import DIFFERENT, NO_DECISION, NOT_REPLAYABLE, SAME, Replayed, replay
+from emupin.trail.sources import find_trails
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from emupin.errors import EmupinError
-    from emupin.proof.replay import Difference
-    from emupin.proof.trailfiles import Line
+    from emupin.base.errors import EmupinError
+    from emupin.trail.lines import Line
+    from emupin.trail.replay import Difference
 
     Subparsers = argparse._SubParsersAction[argparse.ArgumentParser]
 

@@ -5,21 +5,21 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING
 
-from emupin import audit
+from emupin.base import streams
+from emupin.base.errors import EmupinError
+from emupin.base.files import root_from_environment
 from emupin.commands import options
 from emupin.commands.audit_replay import add_sources
-from emupin.errors import EmupinError
-from emupin.files import root_from_environment
-from emupin.proof.replay import replay
-from emupin.proof.trails import find_trails
 from emupin.report.page import Page, Source, check_jinja, write
 from emupin.report.row import row
-from emupin.screen import streams
+from emupin.trail import entries
+from emupin.trail.replay import replay
+from emupin.trail.sources import find_trails
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from emupin.proof.trails import Trail
+    from emupin.trail.sources import Trail
 
     Subparsers = argparse._SubParsersAction[argparse.ArgumentParser]
 
@@ -60,7 +60,7 @@ def run(args: argparse.Namespace) -> int:
 def make(trails: Sequence[Trail], state: Sequence[str]) -> Page:
     """The page of `trails`; what cannot be read is a problem that the page shows."""
     page = Page(
-        "emupin: audit report", "Where emulator threads were put, why, and by which policy.", "host", audit.now()
+        "emupin: audit report", "Where emulator threads were put, why, and by which policy.", "host", entries.now()
     )
     names: set[str] = set()
     for trail in trails:

@@ -7,17 +7,18 @@ import os
 import re
 from typing import TYPE_CHECKING
 
+from emupin.base import streams
+from emupin.base.errors import EmupinError
+from emupin.base.files import AUDIT, root_from_environment
 from emupin.commands import options
-from emupin.errors import EmupinError
-from emupin.files import AUDIT, root_from_environment
-from emupin.proof import chain, trailfiles
-from emupin.screen import streams, terminal
-from emupin.trail import read_head
+from emupin.screen import terminal
+from emupin.trail import chain, lines
+from emupin.trail.writer import read_head
 
 if TYPE_CHECKING:
     import argparse
 
-    from emupin.proof.chain import Finding, Verdict
+    from emupin.trail.chain import Finding, Verdict
 
     Subparsers = argparse._SubParsersAction[argparse.ArgumentParser]
 
@@ -70,7 +71,7 @@ def _verdict(files: list[str], heads: list[str]) -> tuple[Verdict, list[Finding]
     for last_try in [False] * (TRIES - 1) + [True]:
         kept, identity = read_head(root), _identity(root)
         expected = kept or heads or chain.pending(root)
-        paths = trailfiles.find(root) if expected else trailfiles.installed(root)
+        paths = lines.find(root) if expected else lines.installed(root)
         try:
             verdict = chain.verify(paths, kept, heads)
         except EmupinError:
@@ -85,7 +86,7 @@ def _verdict(files: list[str], heads: list[str]) -> tuple[Verdict, list[Finding]
 def _identity(root: str) -> list[tuple[str, int]]:
     """Changes when the trail is rotated."""
     found = []
-    for path in trailfiles.find(root):
+    for path in lines.find(root):
         try:
             found.append((path, os.stat(path).st_ino))
         except OSError:
@@ -114,12 +115,12 @@ def _put_verdict(verdict: Verdict, findings: list[Finding], as_json: bool) -> No
 
 def head(args: argparse.Namespace) -> int:
     """Print hash, number of entries, time. Raises EmupinError where there is no entry."""
-    paths = args.files or trailfiles.installed(root_from_environment())
+    paths = args.files or lines.installed(root_from_environment())
     count, digest, time = 0, "", ""
-    for line in trailfiles.read(paths):
-        entry = trailfiles.entry(line.data)
+    for line in lines.read(paths):
+        entry = lines.entry(line.data)
         if entry is not None:
-            count, digest, time = count + 1, line.digest, trailfiles.text_of(entry, "time")
+            count, digest, time = count + 1, line.digest, lines.text_of(entry, "time")
     if not count:
         raise EmupinError(paths[-1], "has no entry", "there is nothing to keep yet")
     terminal.put(f"{digest} {count} {time or '-'}\n", False)

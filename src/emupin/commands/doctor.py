@@ -6,9 +6,10 @@ import argparse
 import dataclasses
 import json
 
+from emupin.base import streams
+from emupin.base.files import root_from_environment
 from emupin.commands import options
-from emupin.files import root_from_environment
-from emupin.screen import streams, terminal
+from emupin.screen import terminal
 
 EPILOG = """\
 Nothing is changed. On a healthy host it says one line; --verbose shows every check, and those that could not be made:

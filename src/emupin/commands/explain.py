@@ -5,13 +5,14 @@ from __future__ import annotations
 import argparse
 import json
 
+from emupin.base import streams
+from emupin.base.files import root_from_environment
 from emupin.commands import options
-from emupin.files import root_from_environment
+from emupin.engine.explanation import explain, to_json
 from emupin.fleet.foreign import absent_cpus
 from emupin.live import lookup
 from emupin.live.facts import read_facts
-from emupin.screen import streams, terminal
-from emupin.screen.explanation import explain, to_json
+from emupin.screen import terminal
 from emupin.screen.explanationtext import render
 
 EPILOG = """\

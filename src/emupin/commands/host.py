@@ -8,21 +8,22 @@ import os
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
 
-from emupin import cpuset, snapshot
-from emupin.claims import Ledger
+from emupin.base import cpuset, streams
+from emupin.base.errors import EmupinError, HostError
+from emupin.base.files import LIBVIRT_RUN, policy_path, root_from_environment
 from emupin.commands import options
-from emupin.errors import EmupinError, HostError
-from emupin.files import LIBVIRT_RUN, policy_path, root_from_environment
-from emupin.host import to_json
-from emupin.screen import streams, terminal
-from emupin.screen.mark import NO_CPUS, Mark, marks
+from emupin.engine import snapshot
+from emupin.engine.host import to_json
+from emupin.engine.marks import NO_CPUS, Mark, marks
+from emupin.engine.situation import Others
+from emupin.node.claims import Ledger
+from emupin.screen import terminal
 from emupin.screen.picture import draw
-from emupin.situation import Others
 
 if TYPE_CHECKING:
-    from emupin.host import Host
-    from emupin.policy import Policy
-    from emupin.snapshot import Snapshot
+    from emupin.engine.host import Host
+    from emupin.engine.snapshot import Snapshot
+    from emupin.policy.values import Policy
 
 EPILOG = """\
 The picture has a cell for each online CPU, the siblings of a core side by side; the legend says what its symbols mean.

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import argparse
 
-from emupin import host
-from emupin.errors import PolicyError
-from emupin.files import POLICIES, policy_path, read_bytes, root_from_environment
+from emupin.base.errors import PolicyError
+from emupin.base.files import POLICIES, policy_path, read_bytes, root_from_environment
+from emupin.engine import host
 from emupin.screen import terminal
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from emupin.host import Host
-    from emupin.policy import Policy
+    from emupin.engine.host import Host
+    from emupin.policy.values import Policy
 
 
 class Help(argparse.RawDescriptionHelpFormatter):
@@ -48,7 +48,7 @@ def count(text: str) -> int:
 
 def read_policy(path: str | None) -> Policy:
     """The policy in `path`, or the installed one. Raises PolicyError."""
-    from emupin.grammar.policyfile import compile_policy
+    from emupin.policy.grammar.policyfile import compile_policy
 
     path = path or policy_path(root_from_environment())
     if path is None:
@@ -66,6 +66,6 @@ def read_host(choice: str | None) -> Host | None:
         return host.read(root_from_environment())
     if choice == "none":
         return None
-    from emupin import snapshot
+    from emupin.engine import snapshot
 
     return snapshot.load(choice)

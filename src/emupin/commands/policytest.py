@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import argparse
 
+from emupin.base import streams
+from emupin.base.errors import EmupinError
 from emupin.commands import options
-from emupin.errors import EmupinError
 from emupin.fleet import batches
 from emupin.fleet.trial import Side, Tally, Trial, summary
 from emupin.live.facts import read_facts
-from emupin.screen import streams
 
 EPILOG = """\
 stdout has a line for each guest: file, name, rule, placement, CPUs before -> after; with --json an object a line. With

@@ -5,12 +5,12 @@ from __future__ import annotations
 import argparse
 import os
 
+from emupin.base import streams
+from emupin.base.errors import EmupinError
 from emupin.commands import options
-from emupin.errors import EmupinError
 from emupin.fleet import batches
 from emupin.fleet.batch import Batch
 from emupin.fleet.rewriting import Rewriter, Wishes, load_witness
-from emupin.screen import streams
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -123,8 +123,8 @@ class _Report:
 
     def __init__(self, rewriter: Rewriter, path: str) -> None:
         """Raises EmupinError where Jinja2 is missing."""
-        from emupin.audit import now
         from emupin.report import page, preview
+        from emupin.trail.entries import now
 
         page.check_jinja()
         self.path, self.writer = path, page.write

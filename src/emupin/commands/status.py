@@ -9,12 +9,13 @@ import time
 from contextlib import nullcontext
 from typing import TYPE_CHECKING
 
+from emupin.base import streams
+from emupin.base.errors import EmupinError
+from emupin.base.files import root_from_environment
+from emupin.base.text import printable
 from emupin.commands import options
-from emupin.errors import EmupinError
-from emupin.files import root_from_environment
 from emupin.live import survey
-from emupin.screen import statustext, streams, terminal, watch
-from emupin.screen.text import printable
+from emupin.screen import statustext, terminal, watch
 
 if TYPE_CHECKING:
     from emupin.live.rates import RatesByGuest

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from emupin.base.errors import EmupinError
 from emupin.doctor import cpus, hook, kernel, libvirtd, policy, python, security, trail
 from emupin.doctor.finding import UNKNOWN, Finding
-from emupin.errors import EmupinError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator

@@ -5,15 +5,16 @@ from __future__ import annotations
 import configparser
 from typing import TYPE_CHECKING
 
-from emupin import cpuset, host
+from emupin.base import cpuset
 from emupin.doctor.finding import Finding, ok, problem, skipped, unknown, warning
 from emupin.doctor.policy import in_force
+from emupin.engine import host
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
     from emupin.doctor.machine import Machine
-    from emupin.policy import Policy
+    from emupin.policy.values import Policy
 
     Cpus = frozenset[int]
 

@@ -7,8 +7,8 @@ import stat
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from emupin.base.files import WRITABLE_BY_OTHERS
 from emupin.doctor.finding import Finding, ok, problem, skipped, warning
-from emupin.files import WRITABLE_BY_OTHERS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

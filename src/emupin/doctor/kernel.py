@@ -5,18 +5,26 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
-from emupin import cpuset
+from emupin.base import cpuset
+from emupin.base.errors import EmupinError
+from emupin.base.files import LIBVIRT_RUN
 from emupin.doctor.finding import Finding, ok, warning
-from emupin.errors import EmupinError
-from emupin.files import LIBVIRT_RUN
-from emupin.threads import EMULATOR, KERNEL_HELPERS, VCPU, check_process, emulator_group, read_status_file, read_threads
+from emupin.guest.threads import (
+    EMULATOR,
+    KERNEL_HELPERS,
+    VCPU,
+    check_process,
+    emulator_group,
+    read_status_file,
+    read_threads,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from emupin.doctor.machine import Machine
-    from emupin.domain import Status
-    from emupin.threads import Thread
+    from emupin.guest.domain import Status
+    from emupin.guest.threads import Thread
 
 MOUNTS = "/proc/self/mountinfo"
 RELEASE = "/proc/sys/kernel/osrelease"

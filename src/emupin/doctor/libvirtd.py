@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING
 
+from emupin.base.files import LIBVIRT_RUN, POLICIES, RUN
 from emupin.doctor.finding import Finding, ok, problem, skipped, unknown, warning
 from emupin.doctor.hook import FOLDER, HOOKS, NO_HOOK, HookFile, hook_files, installed
 from emupin.doctor.trail import last_lines
-from emupin.files import LIBVIRT_RUN, POLICIES, RUN
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -8,7 +8,7 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from emupin.errors import HostError
+from emupin.base.errors import HostError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

@@ -6,14 +6,14 @@ import marshal
 import os
 from typing import TYPE_CHECKING
 
-from emupin.digest import hex_digest
+from emupin.base.digest import hex_digest
+from emupin.base.errors import PolicyError
+from emupin.base.files import POLICIES, RUN, STATE, policy_path, read_trusted
 from emupin.doctor.finding import Finding, ok, problem, warning
 from emupin.doctor.machine import unreadable
-from emupin.errors import PolicyError
-from emupin.files import POLICIES, RUN, STATE, policy_path, read_trusted
-from emupin.grammar.policyfile import compile_policy, problems
-from emupin.policy import Policy
-from emupin.policystore import FORMAT
+from emupin.policy.grammar.policyfile import compile_policy, problems
+from emupin.policy.store import FORMAT
+from emupin.policy.values import Policy
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -10,10 +10,10 @@ import sys
 from typing import TYPE_CHECKING
 
 import emupin
+from emupin.base.files import POLICIES, WRITABLE_BY_OTHERS
 from emupin.doctor.finding import Finding, ok, problem, skipped, unknown, warning
 from emupin.doctor.hook import NO_HOOK, hook_files, installed
 from emupin.doctor.machine import unreadable
-from emupin.files import POLICIES, WRITABLE_BY_OTHERS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from emupin.base.text import printable
 from emupin.doctor.finding import OK, PROBLEM, UNKNOWN, WARNING, Finding
 from emupin.screen.terminal import BOLD, FAINT, GREEN, RED, YELLOW, paint
-from emupin.screen.text import printable
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

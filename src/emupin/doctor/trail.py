@@ -8,10 +8,10 @@ import stat
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING
 
-from emupin.claims import Ledger
+from emupin.base.files import AUDIT, POLICIES, RUN, STATE
 from emupin.doctor.finding import Finding, ok, problem, unknown, warning
 from emupin.doctor.machine import unreadable
-from emupin.files import AUDIT, POLICIES, RUN, STATE
+from emupin.node.claims import Ledger
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

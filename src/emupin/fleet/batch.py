@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from emupin.errors import EmupinError
-from emupin.screen import streams
+from emupin.base import streams
+from emupin.base.errors import EmupinError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

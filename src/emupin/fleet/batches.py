@@ -8,10 +8,10 @@ from contextlib import closing
 from functools import partial
 from itertools import islice
 
-from emupin.errors import EmupinError
+from emupin.base import streams
+from emupin.base.errors import EmupinError
+from emupin.base.interruption import Interruption
 from emupin.fleet import parallel, walk
-from emupin.fleet.interruption import Interruption
-from emupin.screen import streams
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

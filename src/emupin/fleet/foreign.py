@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from emupin import cpuset
+from emupin.base import cpuset
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from emupin.domain import Domain
-    from emupin.host import Host
+    from emupin.engine.host import Host
+    from emupin.guest.domain import Domain
 
 
 def absent_cpus(guest: Domain, facts: Host | None) -> str:

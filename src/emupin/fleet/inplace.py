@@ -11,10 +11,9 @@ import errno
 import os
 import stat
 
-from emupin.domainxml import LARGEST
-from emupin.errors import EmupinError
-from emupin.files import read_stream, write_all
-from emupin.screen.streams import STDIN
+from emupin.base.errors import EmupinError
+from emupin.base.files import write_all
+from emupin.guest.document import read_descriptor
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -25,28 +24,6 @@ LONGEST_NAME = 255
 
 REGULAR = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
 """How to open what must be a regular file: without waiting at a FIFO, and noticing a link."""
-
-
-def read_descriptor(descriptor: int, expected: int = 0) -> bytes:
-    """All that comes, up to a byte more than a domain XML may have. Raises OSError.
-
-    `expected` is the size of a regular file: one call, for a byte more than that, then reads it and sees its end.
-    """
-    first = os.read(descriptor, min(expected, LARGEST) + 1) if expected else b""
-    if first and len(first) == expected:
-        return first
-    return first + read_stream(descriptor, LARGEST + 1 - len(first))
-
-
-def read_file(path: str) -> bytes:
-    """The document in `path`, which may also be a pipe, or on stdin where that is `-`. Raises OSError."""
-    if path == "-":
-        return read_descriptor(STDIN)
-    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        return read_descriptor(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def update(path: str, change: Callable[[bytes], bytes], sync: bool) -> tuple[bytes, bytes]:

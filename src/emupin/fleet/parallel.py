@@ -9,8 +9,8 @@ from __future__ import annotations
 from contextlib import closing
 from itertools import chain, islice
 
-from emupin.errors import EmupinError
-from emupin.fleet.interruption import InterruptedBySignal
+from emupin.base.errors import EmupinError
+from emupin.base.interruption import InterruptedBySignal
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import os
 
-from emupin import domainxml, splice
-from emupin.errors import EmupinError, HostError
+from emupin.base.errors import EmupinError, HostError
+from emupin.base.frozen import Frozen
+from emupin.engine.plan import plan
 from emupin.fleet.foreign import absent_cpus
-from emupin.fleet.inplace import read_file, update
-from emupin.frozen import Frozen
-from emupin.plan import plan
+from emupin.fleet.inplace import update
+from emupin.guest import domainxml, splice
+from emupin.guest.document import read_file
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from emupin.engine.host import Host
     from emupin.fleet.batch import Batch
-    from emupin.host import Host
-    from emupin.policy import Policy
+    from emupin.policy.values import Policy
 
 
 class Wishes(Frozen):

@@ -8,20 +8,20 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from emupin import cpuset
+from emupin.base import cpuset
+from emupin.base.text import printable
+from emupin.engine.explanation import result_json
+from emupin.engine.plan import plan
 from emupin.fleet.batch import Batch
 from emupin.fleet.foreign import absent_cpus
-from emupin.fleet.inplace import read_file
+from emupin.guest.document import read_file
 from emupin.live import lookup
-from emupin.plan import plan
-from emupin.screen.explanation import result_json
-from emupin.screen.text import printable
 
 if TYPE_CHECKING:
-    from emupin.domain import Domain
+    from emupin.engine.plan import Plan
+    from emupin.guest.domain import Domain
     from emupin.live.facts import Facts
-    from emupin.plan import Plan
-    from emupin.policy import Policy
+    from emupin.policy.values import Policy
 
 
 @dataclass

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from emupin.errors import EmupinError
+from emupin.base.errors import EmupinError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 from lxml import etree
 
-from emupin import cpuset
-from emupin.errors import EmupinError
+from emupin.base import cpuset
+from emupin.base.errors import EmupinError
 
 if TYPE_CHECKING:
     Document = etree._ElementTree

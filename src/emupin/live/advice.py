@@ -10,8 +10,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from emupin import cpuset
-from emupin.threads import EMULATOR, IOTHREAD, VCPU, VHOST
+from emupin.base import cpuset
+from emupin.guest.threads import EMULATOR, IOTHREAD, VCPU, VHOST
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

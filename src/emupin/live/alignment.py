@@ -10,20 +10,20 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from emupin import domainxml, splice, statusxml
-from emupin.errors import HostError
-from emupin.files import LIBVIRT_RUN, read_bytes
+from emupin.base.errors import HostError
+from emupin.base.files import LIBVIRT_RUN, read_bytes
+from emupin.engine.plan import plan
+from emupin.engine.situation import cpus_that_matter
+from emupin.guest import domainxml, splice, statusxml
 from emupin.live import observe
 from emupin.live.drift import DEFINED, LIVE, PERSISTENT, Drift
 from emupin.live.observe import DEFINITIONS
-from emupin.plan import plan
-from emupin.situation import cpus_that_matter
 
 if TYPE_CHECKING:
-    from emupin.domain import Domain, Status
+    from emupin.engine.plan import Plan
+    from emupin.guest.domain import Domain, Status
     from emupin.live.facts import Facts
-    from emupin.plan import Plan
-    from emupin.policy import Policy
+    from emupin.policy.values import Policy
 
     Cpus = frozenset[int]
 

@@ -11,27 +11,30 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from emupin import audit, cpuset, domainxml, splice, trail
-from emupin.claims import Ledger
-from emupin.decision import decide
-from emupin.enforce import enforce
-from emupin.errors import EmupinError, HostError
+from emupin.base import cpuset
+from emupin.base.errors import EmupinError, HostError
+from emupin.base.log import log
+from emupin.guest import domainxml, splice
+from emupin.guest.threads import check_process
 from emupin.live import facts
 from emupin.live.alignment import expect, is_running, live_xml, look, read_file
 from emupin.live.drift import LIVE, PERSISTENT, UNKNOWN
 from emupin.live.observe import DEFINITIONS
+from emupin.node.claims import Ledger
+from emupin.node.decision import decide
+from emupin.node.enforce import enforce
 from emupin.order import SHUT_OFF, Order, order_for
 from emupin.recorder import Recorded
-from emupin.threads import check_process
+from emupin.trail import entries, writer
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from emupin.decision import Decision
-    from emupin.domain import Status
-    from emupin.jsonline import Json
+    from emupin.base.jsonline import Json
+    from emupin.guest.domain import Status
     from emupin.live.alignment import Context, Look
     from emupin.live.facts import Facts
+    from emupin.node.decision import Decision
 
     Cpus = frozenset[int]
 
@@ -144,8 +147,8 @@ def _mend_once(context: Context, name: str, seen: Look, means: Means, done: Done
             order = _order_for_shut_off(decision)
         done.warnings = decision.warnings
     except EmupinError as error:
-        _put(context.root, audit.failure("apply", "failed", name, decision, str(error)))
-        audit.log(context.root, f"apply: {error}", trouble=True)
+        _put(context.root, entries.failure("apply", "failed", name, decision, str(error)))
+        log(context.root, f"apply: {error}", trouble=True)
         raise
     if decision.plan.cpus is not None and _is_unrecorded(seen, order):
         done.recorded += [each for each in means.record(context.root, order) if each not in done.recorded]
@@ -191,9 +194,9 @@ def _enforce(context: Context, decision: Decision, status: Status, means: Means,
     done.groups += enforced.groups
     done.moved.update(enforced.moved)
     changed = enforced.groups or enforced.moved
-    _put(context.root, audit.entry("apply", "enforced" if changed else "unchanged", decision, []))
+    _put(context.root, entries.entry("apply", "enforced" if changed else "unchanged", decision, []))
     if changed:
-        audit.log(context.root, f"{decision.guest.name}: apply: emulator threads put on {cpuset.format(cpus)}")
+        log(context.root, f"{decision.guest.name}: apply: emulator threads put on {cpuset.format(cpus)}")
 
 
 def _audit_rewritten(context: Context, decision: Decision) -> None:
@@ -203,12 +206,12 @@ def _audit_rewritten(context: Context, decision: Decision) -> None:
     changes = (
         splice.edits(decision.data, decision.guest, cpus, decision.plan.iothreads) if decision.plan.persist else []
     )
-    _put(context.root, audit.entry("apply", "rewritten" if changes else "unchanged", decision, changes))
+    _put(context.root, entries.entry("apply", "rewritten" if changes else "unchanged", decision, changes))
 
 
 def _put(root: str, entry: dict[str, Json]) -> None:
     """A trail that cannot be written to costs no guest its CPUs: syslog has it."""
     try:
-        trail.append(root, entry)
+        writer.append(root, entry)
     except HostError as error:
-        audit.log(root, f"apply: {error}", trouble=True)
+        log(root, f"apply: {error}", trouble=True)

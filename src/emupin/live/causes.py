@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from emupin.frozen import Frozen
+from emupin.base.frozen import Frozen
 
 if TYPE_CHECKING:
-    from emupin.domain import Domain
-    from emupin.threads import Thread
+    from emupin.guest.domain import Domain
+    from emupin.guest.threads import Thread
 
     Cpus = frozenset[int]
 

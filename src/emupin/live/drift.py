@@ -7,17 +7,17 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from emupin.frozen import Frozen
+from emupin.base.frozen import Frozen
+from emupin.guest.threads import EMULATOR, IOTHREAD, VHOST
 from emupin.live import causes
 from emupin.live.causes import Views
-from emupin.threads import EMULATOR, IOTHREAD, VHOST
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-    from emupin.domain import Domain, Status
-    from emupin.plan import Plan
-    from emupin.threads import Thread
+    from emupin.engine.plan import Plan
+    from emupin.guest.domain import Domain, Status
+    from emupin.guest.threads import Thread
 
     Cpus = frozenset[int]
 

@@ -6,20 +6,20 @@ import os
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-from emupin import cpuset
-from emupin import host as machine
-from emupin.claims import Ledger
-from emupin.errors import EmupinError
-from emupin.files import LIBVIRT_RUN, root_from_environment
-from emupin.frozen import Frozen
-from emupin.situation import Others
+from emupin.base import cpuset
+from emupin.base.errors import EmupinError
+from emupin.base.files import LIBVIRT_RUN, root_from_environment
+from emupin.base.frozen import Frozen
+from emupin.engine import host as machine
+from emupin.engine.situation import Others
+from emupin.node.claims import Ledger
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from emupin.domain import Domain
-    from emupin.host import Host
-    from emupin.policy import Policy
+    from emupin.engine.host import Host
+    from emupin.guest.domain import Domain
+    from emupin.policy.values import Policy
 
 ALL_CPUS = frozenset(range(cpuset.HIGHEST + 1))
 
@@ -77,7 +77,7 @@ def read_facts(choice: str | None, policy: Policy) -> Facts:
         return of_machine(root_from_environment(), policy)
     if os.path.isdir(choice):
         return of_machine(choice.rstrip("/"), policy)
-    from emupin import snapshot
+    from emupin.engine import snapshot
 
     recorded = snapshot.read(choice)
     return Facts(recorded.host, recorded.held)

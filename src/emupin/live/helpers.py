@@ -11,15 +11,15 @@ import errno
 import os
 from typing import TYPE_CHECKING
 
-from emupin import cpuset
-from emupin.errors import HostError
-from emupin.files import LIBVIRT_RUN, read_bytes
-from emupin.threads import HELPER, Thread, field
+from emupin.base import cpuset
+from emupin.base.errors import HostError
+from emupin.base.files import LIBVIRT_RUN, read_bytes
+from emupin.guest.threads import HELPER, Thread, field
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-    from emupin.domain import Status
+    from emupin.guest.domain import Status
 
     Texts = dict[int, tuple[str, str]]
 

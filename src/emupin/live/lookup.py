@@ -6,16 +6,16 @@ import difflib
 import os
 from typing import TYPE_CHECKING
 
-from emupin import domainxml, statusxml
-from emupin.errors import DomainError, EmupinError
-from emupin.files import LIBVIRT_RUN
-from emupin.fleet.inplace import read_descriptor, read_file
-from emupin.screen import streams
+from emupin.base import streams
+from emupin.base.errors import DomainError, EmupinError
+from emupin.base.files import LIBVIRT_RUN
+from emupin.guest import domainxml, statusxml
+from emupin.guest.document import read_descriptor, read_file
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from emupin.domain import Domain
+    from emupin.guest.domain import Domain
 
 LIBVIRT_ETC = "/etc/libvirt/qemu"
 FOLDERS = (LIBVIRT_RUN, LIBVIRT_ETC)

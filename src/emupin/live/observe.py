@@ -9,16 +9,14 @@ import os
 import time
 from typing import TYPE_CHECKING
 
-from emupin import cpuset, domainxml
-from emupin.claims import from_mask
-from emupin.errors import DomainError, HostError
-from emupin.files import LIBVIRT_RUN, read_bytes
-from emupin.frozen import Frozen
-from emupin.live.drift import DEFINED, TRANSIENT, UNKNOWN, Assessment, Group, Live, assess
-from emupin.live.helpers import read_helpers
-from emupin.plan import Plan, plan
-from emupin.situation import cpus_that_matter
-from emupin.threads import (
+from emupin.base import cpuset
+from emupin.base.errors import DomainError, HostError
+from emupin.base.files import LIBVIRT_RUN, read_bytes
+from emupin.base.frozen import Frozen
+from emupin.engine.plan import Plan, plan
+from emupin.engine.situation import cpus_that_matter
+from emupin.guest import domainxml
+from emupin.guest.threads import (
     EMULATOR,
     HELPER,
     IOTHREAD,
@@ -30,12 +28,15 @@ from emupin.threads import (
     read_status_file,
     read_threads,
 )
+from emupin.live.drift import DEFINED, TRANSIENT, UNKNOWN, Assessment, Group, Live, assess
+from emupin.live.helpers import read_helpers
+from emupin.node.claims import from_mask
 
 if TYPE_CHECKING:
-    from emupin.domain import Domain
+    from emupin.guest.domain import Domain
+    from emupin.guest.threads import Thread
     from emupin.live.facts import Facts
-    from emupin.policy import Policy
-    from emupin.threads import Thread
+    from emupin.policy.values import Policy
 
 DEFINITIONS = "/etc/libvirt/qemu"
 KINDS = (EMULATOR, VHOST, IOTHREAD, VCPU, HELPER)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
-from emupin.errors import HostError
-from emupin.files import write_all
+from emupin.base.errors import HostError
+from emupin.base.files import write_all
 from emupin.live.drift import CGROUP, LIVE, PERSISTENT, THREAD
 
 if TYPE_CHECKING:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from emupin.frozen import Frozen
-from emupin.threads import VCPU
+from emupin.base.frozen import Frozen
+from emupin.guest.threads import VCPU
 
 if TYPE_CHECKING:
     from emupin.live.observe import Counters, Observed

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from emupin import cpuset
+from emupin.base import cpuset
 
 if TYPE_CHECKING:
     from emupin.live.drift import Assessment, Drift, Placed

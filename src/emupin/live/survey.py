@@ -5,19 +5,19 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
-from emupin import policystore
-from emupin.claims import Ledger
-from emupin.errors import EmupinError
-from emupin.files import LIBVIRT_RUN
-from emupin.frozen import Frozen
+from emupin.base.errors import EmupinError
+from emupin.base.files import LIBVIRT_RUN
+from emupin.base.frozen import Frozen
 from emupin.live import facts, observe
 from emupin.live.observe import DEFINITIONS
+from emupin.node.claims import Ledger
+from emupin.policy import store
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from emupin.live.observe import Observed
-    from emupin.policy import Policy
+    from emupin.policy.values import Policy
 
 
 class Survey(Frozen):
@@ -53,7 +53,7 @@ def take(root: str, wanted: Sequence[str], policy: Policy | None) -> Survey:
     """
     errors: list[str] = []
     if policy is None:
-        found = policystore.find(root)
+        found = store.find(root)
         policy, errors = found.policy, list(found.problems)
     around = facts.of_machine(root, policy) if policy else None
     names = select(root, wanted, policy)

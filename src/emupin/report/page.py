@@ -9,17 +9,18 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import IO, TYPE_CHECKING, Any
 
-from emupin import __version__, cpuset
-from emupin.errors import EmupinError
-from emupin.host import to_json
+from emupin import __version__
+from emupin.base import cpuset
+from emupin.base.errors import EmupinError
+from emupin.base.text import printable
+from emupin.engine.host import to_json
 from emupin.report.island import Islands
-from emupin.screen.text import printable
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
-    from emupin.host import Host
-    from emupin.policy import Policy
+    from emupin.engine.host import Host
+    from emupin.policy.values import Policy
 
 SCRIPTS = ("base.js", "list.js", "detail.js", "picture.js", "page.js")
 

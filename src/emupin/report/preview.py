@@ -4,23 +4,25 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from emupin import __version__, cpuset, splice
-from emupin.digest import hex_digest
-from emupin.grammar.policytext import render
-from emupin.host import canonical
-from emupin.proof.replay import NO_DECISION, Replayed, Situation
+from emupin import __version__
+from emupin.base import cpuset
+from emupin.base.digest import hex_digest
+from emupin.engine.explanation import text_of
+from emupin.engine.host import canonical
+from emupin.engine.situation import Others
+from emupin.guest import splice
+from emupin.policy.grammar.policytext import render
 from emupin.report.page import Page, Source
 from emupin.report.row import row
-from emupin.screen.explanation import text_of
-from emupin.situation import Others
+from emupin.trail.replay import NO_DECISION, Replayed, Situation
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from emupin.domain import Domain
-    from emupin.host import Host
-    from emupin.plan import Plan
-    from emupin.policy import Policy
+    from emupin.engine.host import Host
+    from emupin.engine.plan import Plan
+    from emupin.guest.domain import Domain
+    from emupin.policy.values import Policy
 
 
 def preview(data: bytes, source: str, situation: Situation, decided: Plan, warnings: Iterable[str]) -> dict[str, Any]:

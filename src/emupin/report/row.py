@@ -7,17 +7,17 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from emupin import cpuset
-from emupin.errors import EmupinError
-from emupin.screen.explanation import COMPLAINT, PASSED, Tried, explain, text_of
-from emupin.screen.text import printable
-from emupin.situation import pins
+from emupin.base import cpuset
+from emupin.base.errors import EmupinError
+from emupin.base.text import printable
+from emupin.engine.explanation import COMPLAINT, PASSED, Tried, explain, text_of
+from emupin.engine.situation import pins
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from emupin.proof.replay import Replayed, Situation
-    from emupin.screen.explanation import Explanation
+    from emupin.engine.explanation import Explanation
+    from emupin.trail.replay import Replayed, Situation
 
 MOST_LINES = 200
 """Of a diff or a list of warnings."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import textwrap
 from typing import TYPE_CHECKING
 
-from emupin import cpuset
+from emupin.base import cpuset
 from emupin.live.applying import ENDED, FAILED, IN_LINE, LEFT_ALONE, MENDED, OUT_OF_LINE
 from emupin.live.drift import CGROUP, THREAD, UNKNOWN
 

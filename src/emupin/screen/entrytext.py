@@ -5,15 +5,15 @@ from __future__ import annotations
 import textwrap
 from typing import TYPE_CHECKING, Any
 
+from emupin.base.text import printable, printable_lines
 from emupin.screen.picture import draw
 from emupin.screen.terminal import BOLD, GREEN, RED, YELLOW, paint
-from emupin.screen.text import printable, printable_lines
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
-    from emupin.proof.context import Context
-    from emupin.proof.trailfiles import Line
+    from emupin.trail.context import Context
+    from emupin.trail.lines import Line
 
 SHORT = 8
 """Characters of a hash or a UUID that a list shows."""

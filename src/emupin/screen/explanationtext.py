@@ -5,18 +5,18 @@ from __future__ import annotations
 import textwrap
 from typing import TYPE_CHECKING
 
-from emupin import cpuset
-from emupin.policy import ERROR
-from emupin.screen.explanation import COMPLAINT, NOT_TRIED, PASSED, TAKEN
+from emupin.base import cpuset
+from emupin.base.text import printable
+from emupin.engine.explanation import COMPLAINT, NOT_TRIED, PASSED, TAKEN
+from emupin.engine.situation import pins
+from emupin.policy.values import ERROR
 from emupin.screen.picture import draw
 from emupin.screen.terminal import BOLD, FAINT, GREEN, RED, YELLOW, paint
-from emupin.screen.text import printable
-from emupin.situation import pins
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from emupin.screen.explanation import Checked, Explanation, Tried
+    from emupin.engine.explanation import Checked, Explanation, Tried
 
     Cpus = frozenset[int]
     Line = tuple[str, str, str]

@@ -12,11 +12,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from emupin import cpuset
-from emupin.screen.mark import Mark, cell, legend, paint
+from emupin.base import cpuset
+from emupin.engine.marks import Mark
+from emupin.screen.mark import cell, legend, paint
 
 if TYPE_CHECKING:
-    from emupin.host import Host
+    from emupin.engine.host import Host
 
     Core = tuple[int, ...]
 

@@ -4,23 +4,23 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from emupin import cpuset
+from emupin.base import cpuset
+from emupin.base.text import printable
+from emupin.guest.threads import IOTHREAD, VCPU
 from emupin.live.drift import CGROUP, DEFINED, THREAD, UNKNOWN, Assessment
 from emupin.live.rates import preempted
 from emupin.screen.table import table
 from emupin.screen.terminal import BOLD, FAINT, GREEN, RED, YELLOW, paint
-from emupin.screen.text import printable
-from emupin.threads import IOTHREAD, VCPU
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from emupin.guest.threads import Thread
     from emupin.live.drift import Drift, Placed
     from emupin.live.observe import Counters, Observed
     from emupin.live.rates import Rates, RatesByGuest
     from emupin.live.survey import Survey
     from emupin.screen.table import Row
-    from emupin.threads import Thread
 
     Cpus = frozenset[int]
 

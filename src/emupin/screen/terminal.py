@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 
-from emupin.screen import streams
+from emupin.base import streams
 
 RED, GREEN, YELLOW, BOLD, FAINT = "31", "32", "33", "1", "2"
 

@@ -8,7 +8,7 @@ import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from emupin.fleet.interruption import InterruptedBySignal
+from emupin.base.interruption import InterruptedBySignal
 from emupin.live.rates import between
 from emupin.screen import terminal
 

@@ -1,0 +1,1 @@
+"""The decision, pure: facts of the host, checks, placements and the plan."""

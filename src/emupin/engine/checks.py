@@ -1,0 +1,120 @@
+"""What may be wrong with a set of CPUs for a guest's emulator threads: one function for each check of a policy.
+
+Each takes the CPUs and the situation and returns a complaint, or None. What needs a host passes where none is known.
+"""
+
+from __future__ import annotations
+
+from emupin.base import cpuset
+from emupin.engine.situation import holders, pins, vcpu_cpus
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from emupin.engine.situation import Situation
+
+    Cpus = frozenset[int]
+    Check = Callable[[Cpus, Situation], str | None]
+
+
+def online(cpus: Cpus, situation: Situation) -> str | None:
+    """libvirt and the kernel refuse a pin to CPUs that are not there."""
+    host = situation.host
+    if host is None or cpus <= host.online:
+        return None
+    return f"the host has no {named(cpus - host.online)} online (online are {cpuset.format(host.online)})"
+
+
+def reserved(cpus: Cpus, situation: Situation) -> str | None:
+    """`host.reserved` is never for emulators."""
+    both = cpus & situation.policy.reserved
+    return f"{named(both)} {is_or_are(both)} reserved" if both else None
+
+
+def vcpu_overlap(cpus: Cpus, situation: Situation) -> str | None:
+    """The guide's first rule: never on a CPU of vCPU 1 or above, where packets are polled for."""
+    for vcpu, pin in pins(situation.guest):
+        if vcpu and pin is None:
+            return f"vCPU {vcpu} is not pinned and may run on any CPU"
+        if vcpu and pin and not cpus.isdisjoint(pin):
+            return f"vCPU {vcpu} runs on {named(cpus & pin)}"
+    return None
+
+
+def foreign_overlap(cpus: Cpus, situation: Situation) -> str | None:
+    """Other guests' vCPUs, and the CPUs that their emulator threads hold alone."""
+    others = situation.others
+    for by_cpu, what in ((others.vcpus, "runs vCPUs"), (others.dedicated, "is dedicated to the emulator")):
+        both = cpus & by_cpu.keys()
+        if both:
+            first = frozenset((min(both),))
+            return f"{named(first)} {what} of guest {holders(first, by_cpu)}"
+    return None
+
+
+def realtime(cpus: Cpus, situation: Situation) -> str | None:
+    """A vCPU with a fifo or rr scheduler never yields its CPU to an emulator thread, which then hangs the guest."""
+    urgent = situation.guest.realtime
+    for vcpu, pin in pins(situation.guest) if urgent else ():
+        if vcpu in urgent and (pin is None or not cpus.isdisjoint(pin)):
+            return f"vCPU {vcpu}, a realtime one, runs on {named(cpus & pin) if pin else 'any CPU'}"
+    return None
+
+
+def numa(cpus: Cpus, situation: Situation) -> str | None:
+    """The guide's dedicated pCPU is on the guest's own NUMA node."""
+    host = situation.host
+    if host is None:
+        return None
+    nodes, home = host.nodes_of(cpus), host.nodes_of(vcpu_cpus(situation.guest))
+    if not home or nodes <= home:
+        return None
+    return f"NUMA node {cpuset.format(nodes - home)} is not the guest's, which is {cpuset.format(home)}"
+
+
+def isolated(cpus: Cpus, situation: Situation) -> str | None:
+    """The kernel balances nothing on isolated CPUs: of several, the lowest gets all the threads (guide)."""
+    host = situation.host
+    if host is None or len(cpus) < 2 or cpus.isdisjoint(host.isolated):
+        return None
+    both = cpus & host.isolated
+    return f"{named(both)} {is_or_are(both)} isolated: threads are not spread over a set, they stay on the lowest CPU"
+
+
+def smt(cpus: Cpus, situation: Situation) -> str | None:
+    """A sibling of a vCPU's CPU takes execution units from it."""
+    host = situation.host
+    if host is None:
+        return None
+    vcpus = vcpu_cpus(situation.guest) | situation.others.vcpus.keys()
+    for cpu in sorted(cpus):
+        siblings = (host.siblings(cpu) - cpus) & vcpus
+        if siblings:
+            return f"CPU {cpu} is a sibling of CPU {min(siblings)}, which runs a vCPU"
+    return None
+
+
+CHECKS: dict[str, Check] = {
+    "online": online,
+    "reserved": reserved,
+    "vcpu_overlap": vcpu_overlap,
+    "foreign_overlap": foreign_overlap,
+    "realtime": realtime,
+    "numa": numa,
+    "isolated": isolated,
+    "smt": smt,
+}
+"""By the name that a policy knows them by."""
+
+NEED_HOST = frozenset(("online", "numa", "isolated", "smt"))
+"""Those that pass where no host is known."""
+
+
+def named(cpus: Cpus) -> str:
+    """`CPU 3` or `CPUs 3,5-6`."""
+    return f"CPU{'s' if len(cpus) > 1 else ''} {cpuset.format(cpus)}"
+
+
+def is_or_are(cpus: Cpus) -> str:
+    return "are" if len(cpus) > 1 else "is"

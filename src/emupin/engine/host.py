@@ -1,0 +1,258 @@
+"""Facts of the machine that a placement depends on, read below a root folder: `/`, or a recorded host."""
+
+from __future__ import annotations
+
+import errno
+import marshal
+import os
+import sys
+
+from emupin import __version__
+from emupin.base import cpuset
+from emupin.base.digest import hex_digest
+from emupin.base.errors import HostError, PolicyError
+from emupin.base.files import RUN, make_private_folder, read_trusted, replace_file
+from emupin.base.frozen import Frozen
+from emupin.base.jsonline import encode
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping
+    from typing import Any
+
+    from emupin.base.jsonline import Json
+
+    Cpus = frozenset[int]
+
+CPU = "/sys/devices/system/cpu"
+ONLINE = f"{CPU}/online"
+ISOLATED_AT_BOOT = f"{CPU}/isolated"
+ISOLATED_SINCE = "/sys/fs/cgroup/cpuset.cpus.isolated"
+"""CPUs of isolated partitions (cgroup v2, Linux 6.12)."""
+NOHZ_FULL = f"{CPU}/nohz_full"
+SMT = f"{CPU}/smt/active"
+"""`0` where no core has a second CPU online: a file that spares reading one for every CPU."""
+NODE = "/sys/devices/system/node"
+NODES = f"{NODE}/online"
+BOOT = "/proc/sys/kernel/random/boot_id"
+
+KEY = (ONLINE, ISOLATED_AT_BOOT, ISOLATED_SINCE, NOHZ_FULL, NODES, BOOT)
+"""The files that say whether a cached topology still holds: the rest changes only with a CPU, a node or a boot."""
+
+FORMAT = (__version__, sys.hexversion)
+"""What a cached topology must have been written by: marshal's format follows the interpreter."""
+
+CACHE = f"{RUN}/topology"
+
+VERSION = 1
+"""Of the form of a recorded host."""
+
+GONE = frozenset((errno.ENOENT, errno.ENODEV, errno.ENXIO))
+"""How a file says that it is not there, or that its CPU went offline meanwhile."""
+
+NONE = frozenset(("", "(null)"))
+"""What a kernel may write for no CPU at all."""
+
+LEVELS = (3, 2, 4, 1, 0)
+"""The cache's index folders in the order of where its level 3 is most likely."""
+
+
+class Host(Frozen):
+    """A machine's CPUs, online ones only but for `isolated` and `nohz_full`, which are as the kernel says."""
+
+    online: Cpus
+    isolated: Cpus = frozenset()
+    """Nothing is balanced there: `isolcpus` at boot, or an isolated partition since."""
+    nohz_full: Cpus = frozenset()
+    nodes: Mapping[int, Cpus] = {}
+    """The CPUs of each NUMA node that has any."""
+    cores: tuple[Cpus, ...] = ()
+    """Sets of sibling CPUs, by their lowest; a CPU whose core is not known is in none."""
+    l3: tuple[Cpus, ...] = ()
+    """Sets of CPUs that share a level 3 cache, by their lowest; none on many virtual machines."""
+
+    def node_of(self, cpu: int) -> int | None:
+        """The node of `cpu`; None where it is not known."""
+        return next((node for node, cpus in self.nodes.items() if cpu in cpus), None)
+
+    def nodes_of(self, cpus: Iterable[int]) -> frozenset[int]:
+        """The nodes that some of `cpus` are on."""
+        wanted = frozenset(cpus)
+        return frozenset(node for node, members in self.nodes.items() if not wanted.isdisjoint(members))
+
+    def siblings(self, cpu: int) -> Cpus:
+        """The CPUs of the core that `cpu` belongs to, itself included."""
+        return next((core for core in self.cores if cpu in core), frozenset((cpu,)))
+
+    def to_plain(self) -> tuple[Any, ...]:
+        """Tuples, sets, dicts and numbers only, which `marshal` keeps as they are."""
+        return self.online, self.isolated, self.nohz_full, dict(self.nodes), self.cores, self.l3
+
+    @classmethod
+    def from_plain(cls, plain: tuple[Any, ...]) -> Host:
+        """The inverse of `to_plain`."""
+        return cls(*plain)
+
+
+def to_json(host: Host) -> dict[str, Json]:
+    """The form of a recorded host: CPU lists as text, keys in one order."""
+    return {
+        "emupin_host": VERSION,
+        "online": cpuset.format(host.online),
+        "isolated": cpuset.format(host.isolated),
+        "nohz_full": cpuset.format(host.nohz_full),
+        "nodes": {str(node): cpuset.format(cpus) for node, cpus in sorted(host.nodes.items())},
+        "cores": [cpuset.format(core) for core in host.cores],
+        "l3": [cpuset.format(cpus) for cpus in host.l3],
+    }
+
+
+def canonical(host: Host) -> bytes:
+    """The one text of `host`, by whose SHA-256 the audit trail names it."""
+    return encode(to_json(host)).encode("ascii") + b"\n"
+
+
+# -- reading a machine ------------------------------------------------------------------------------------------------
+
+
+def read(root: str) -> Host:
+    """The host whose kernel files lie below `root`.
+
+    Raises HostError where a file cannot be read or does not hold a CPU list. `online` is used, never `offline`, which
+    lists absent CPUs too, nor this process's own affinity. What a kernel leaves out (an architecture without caches,
+    a CPU that goes offline meanwhile) is not known, and no error.
+    """
+    online = _optional_list(root, ONLINE)
+    if not online:
+        raise HostError(root + ONLINE, "is not there, or holds no CPU", "is this a Linux host's file tree?")
+    nodes = _nodes(root, online)
+    return Host(
+        online,
+        _optional_list(root, ISOLATED_AT_BOOT) | _optional_list(root, ISOLATED_SINCE),
+        _optional_list(root, NOHZ_FULL),
+        nodes,
+        _cores(root, online),
+        _caches(root, nodes),
+    )
+
+
+def read_cached(root: str) -> Host:
+    """What `read` gives, from the cache where that is still right. A thousand CPUs have thousands of files.
+
+    Raises HostError as `read` does. A cache that cannot be read or written is made anew, now or by the next call.
+    """
+    key = _key(root)
+    return _from_cache(root, key) or _to_cache(root, key, read(root))
+
+
+def _key(root: str) -> tuple[str | None, ...]:
+    return tuple(_text(root, path) for path in KEY)
+
+
+def _from_cache(root: str, key: tuple[str | None, ...]) -> Host | None:
+    """The cached host; None where there is none for `key`, or it is torn, another version's or not to be trusted."""
+    try:
+        data = read_trusted(root + CACHE)
+    except (OSError, PolicyError):
+        return None
+    digest, _, payload = data.partition(b"\n")
+    if digest != hex_digest(payload).encode():
+        return None
+    try:
+        written_by, written_for, plain = marshal.loads(payload)
+    except (EOFError, ValueError, TypeError):  # Written whole, by an interpreter with another format.
+        return None
+    return Host.from_plain(plain) if (written_by, written_for) == (FORMAT, key) else None
+
+
+def _to_cache(root: str, key: tuple[str | None, ...], host: Host) -> Host:
+    if key != _key(root):
+        return host  # It changed while it was read, and may change back.
+    payload = marshal.dumps((FORMAT, key, host.to_plain()))
+    try:
+        make_private_folder(root + RUN)
+        replace_file(root + CACHE, hex_digest(payload).encode() + b"\n" + payload, durable=False)
+    except OSError:
+        pass  # Only time is lost, and whoever else writes there reports it.
+    return host
+
+
+def _nodes(root: str, online: Cpus) -> dict[int, Cpus]:
+    """The online CPUs of each node that has some. A kernel without NUMA has one node, as libvirt sees it."""
+    text = _text(root, NODES)
+    if text is None:
+        return {0: online}
+    lists = {node: _optional_list(root, f"{NODE}/node{node}/cpulist") for node in sorted(_parse(root, NODES, text))}
+    return {node: cpus & online for node, cpus in lists.items() if cpus & online}
+
+
+def _cores(root: str, online: Cpus) -> tuple[Cpus, ...]:
+    if (_text(root, SMT) or "").strip() == "0":
+        return tuple(frozenset((cpu,)) for cpu in sorted(online))
+    return _groups(online, lambda cpu: _optional_list(root, f"{CPU}/cpu{cpu}/topology/thread_siblings_list"))
+
+
+def _caches(root: str, nodes: Mapping[int, Cpus]) -> tuple[Cpus, ...]:
+    """The level 3 caches. Where a node's first CPU has none, the node's others are not asked: there are thousands."""
+    having: Cpus = frozenset().union(*(cpus for cpus in nodes.values() if _l3_of(root, min(cpus))))
+    return _groups(having, lambda cpu: _l3_of(root, cpu))
+
+
+def _groups(online: Cpus, group_of: Callable[[int], Cpus]) -> tuple[Cpus, ...]:
+    """The groups that the CPUs fall into; each is asked for once, a CPU that is in none stays out."""
+    groups: list[Cpus] = []
+    left = set(online)
+    for cpu in sorted(online):
+        if cpu in left:
+            group = group_of(cpu) & left
+            left.discard(cpu)
+            if group:
+                groups.append(group | {cpu})
+                left -= group
+    return tuple(groups)
+
+
+def _l3_of(root: str, cpu: int) -> Cpus:
+    """The CPUs that share the level 3 cache of `cpu`; none where it has no such cache."""
+    for index in LEVELS:
+        folder = f"{CPU}/cpu{cpu}/cache/index{index}"
+        if (_text(root, f"{folder}/level") or "").strip() == "3":
+            return _optional_list(root, f"{folder}/shared_cpu_list")
+    return frozenset()
+
+
+def _text(root: str, path: str) -> str | None:
+    """A kernel file as text; None where it is not there. Raises HostError."""
+    try:
+        return os.fsdecode(_read(root + path))
+    except OSError as error:
+        if error.errno in GONE:
+            return None
+        raise HostError(root + path, f"cannot be read: {error.strerror}", "is this a Linux host's file tree?") from None
+
+
+def _read(path: str) -> bytes:
+    """A file's bytes, in half the time that a file object takes. Raises OSError."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        data = b""
+        while piece := os.read(descriptor, 1 << 16):  # The kernel gives a long list a page at a time.
+            data += piece
+        return data
+    finally:
+        os.close(descriptor)
+
+
+def _optional_list(root: str, path: str) -> Cpus:
+    text = _text(root, path)
+    return frozenset() if text is None else _parse(root, path, text)
+
+
+def _parse(root: str, path: str, text: str) -> Cpus:
+    stripped = text.strip()
+    if stripped in NONE:
+        return frozenset()
+    try:
+        return cpuset.parse(stripped)
+    except cpuset.CpuListError as error:
+        raise HostError(root + path, f"not a CPU list: {error}", "is this a kernel's /sys?") from None

@@ -1,0 +1,137 @@
+"""The decision: where a guest's emulator threads go, and why.
+
+`plan` is a pure function of the guest, the policy, the host and the other guests. The hook, the command line and the
+audit all call it and differ only in what they do with the Plan.
+"""
+
+from __future__ import annotations
+
+from emupin.base.frozen import Frozen
+from emupin.engine.checks import CHECKS
+from emupin.engine.placements import choose, expand
+from emupin.engine.situation import Others, Situation, vcpu_cpus
+from emupin.policy.match import find_rule
+from emupin.policy.values import ERROR, OFF, WARN
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from emupin.engine.host import Host
+    from emupin.guest.domain import Domain
+    from emupin.policy.values import Placement, Policy, Rule
+
+    Cpus = frozenset[int]
+
+NOBODY = Others()
+
+
+class Attempt(Frozen):
+    """One placement that was tried."""
+
+    placement: Placement
+    cpus: Cpus | None
+    """What it would have given; None where it gave nothing."""
+    problem: str | None
+    """Why it was skipped; None for the one that was taken."""
+    warnings: tuple[str, ...] = ()
+
+
+class Plan(Frozen):
+    """Where the emulator threads of one guest go."""
+
+    cpus: Cpus | None
+    """None: they stay as they are."""
+    reason: str
+    """One sentence."""
+    rule: str | None = None
+    placement: str | None = None
+    """The placement that was taken, as the policy writes it."""
+    dedicated: bool = False
+    """The CPUs are to be this guest's alone."""
+    warnings: tuple[str, ...] = ()
+    attempts: tuple[Attempt, ...] = ()
+    failed: bool = False
+    """A rule took the guest, and none of its placements passed its checks."""
+    on_failure: str = "start"
+    persist: bool = False
+    iothreads: bool = False
+    """The iothreads go with the emulator threads."""
+
+
+def plan(guest: Domain, policy: Policy, host: Host | None, others: Others = NOBODY) -> Plan:
+    """Decide for `guest`. Without a `host`, what needs one is not checked."""
+    warnings = _arrivals(guest, others)
+    rule = find_rule(guest, policy)
+    if rule is None:
+        return Plan(None, "no rule matches", warnings=warnings, on_failure=policy.on_failure)
+    situation = Situation(guest, policy, rule, host, others)
+    attempts: list[Attempt] = []
+    for placement in expand(rule, policy):
+        attempts.append(_try(placement, situation))
+        if attempts[-1].problem is None:
+            return _taken(rule, attempts, warnings)
+    skipped = "; ".join(f"{attempt.placement.text}: {attempt.problem}" for attempt in attempts)
+    return Plan(
+        None,
+        f"rule {rule.name!r}: no placement passes its checks ({skipped})",
+        rule.name,
+        warnings=warnings,
+        attempts=tuple(attempts),
+        failed=True,
+        on_failure=rule.on_failure,
+    )
+
+
+def _arrivals(guest: Domain, others: Others) -> tuple[str, ...]:
+    """The guest's vCPUs may come to a CPU that another guest's emulator has: orchestrators do not know of us."""
+    taken = {**others.shared, **others.dedicated}
+    both = vcpu_cpus(guest) & taken.keys() if taken else ()
+    return tuple(
+        f"CPU {cpu} runs a vCPU of this guest, and has the emulator threads of guest {taken[cpu]}"
+        for cpu in sorted(both)
+    )
+
+
+def _taken(rule: Rule, attempts: list[Attempt], warnings: tuple[str, ...]) -> Plan:
+    *skipped, taken = attempts
+    reason = f"rule {rule.name!r} says {taken.placement.text}"
+    if skipped:
+        reason += " after " + "; ".join(
+            f"{attempt.placement.text} was skipped: {attempt.problem}" for attempt in skipped
+        )
+    return Plan(
+        taken.cpus,
+        reason,
+        rule.name,
+        taken.placement.text,
+        taken.placement.word == "dedicated",
+        warnings + taken.warnings,
+        tuple(attempts),
+        False,
+        rule.on_failure,
+        rule.persist,
+        rule.iothreads == "follow",
+    )
+
+
+def _try(placement: Placement, situation: Situation) -> Attempt:
+    if placement.word == "keep":
+        return Attempt(placement, None, None)
+    choice = choose(placement, situation)
+    if choice.cpus is None:
+        return Attempt(placement, None, choice.problem)
+    warnings = []
+    for _, level, complaint in outcomes(choice.cpus, situation):
+        if complaint and level == ERROR:
+            return Attempt(placement, choice.cpus, complaint)
+        if complaint and level == WARN:
+            warnings.append(f"{placement.text}: {complaint}")
+    return Attempt(placement, choice.cpus, None, tuple(warnings))
+
+
+def outcomes(cpus: Cpus, situation: Situation) -> Iterator[tuple[str, str, str | None]]:
+    """Each check's name, its level, and its complaint about `cpus`, if any; one that is off is not asked."""
+    for name, check in CHECKS.items():
+        level = situation.rule.checks[name]
+        yield name, level, None if level == OFF else check(cpus, situation)

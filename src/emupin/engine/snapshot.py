@@ -1,0 +1,166 @@
+"""Recorded hosts: one JSON file that stands for a machine anywhere, or a folder with the machine's own kernel files."""
+
+from __future__ import annotations
+
+import json
+import os
+import textwrap
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from emupin.base import cpuset
+from emupin.base.errors import HostError
+from emupin.base.strictjson import Fields, kind, show
+from emupin.engine import host as machine
+from emupin.engine.host import VERSION, Host, to_json
+from emupin.engine.situation import Others
+
+LARGEST = 4 * 1024 * 1024
+"""Bytes; a host of sixteen thousand CPUs needs a tenth of it."""
+
+WIDTH = 118
+
+REMARKS = ("recorded", "hostname", "kernel", "source")
+"""Keys that say where the facts come from; no decision reads them."""
+FACTS = ("online", "isolated", "nohz_full", "nodes", "cores", "l3")
+HELD = ("vcpus", "dedicated", "shared")
+"""Keys of `held`: who had which CPUs for what."""
+
+RECORD = "record the host again with `emupin host --snapshot`"
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """A host, where it was recorded, and who held which CPU then."""
+
+    host: Host
+    remarks: Mapping[str, str] = field(default_factory=dict)
+    """Those of REMARKS that are known."""
+    held: Others = field(default_factory=Others)
+
+
+def load(path: str) -> Host:
+    """The host that `path` records. Raises HostError."""
+    return read(path).host
+
+
+def read(path: str) -> Snapshot:
+    """What `path` records: a file that `emupin host --snapshot` wrote, or a root folder. Raises HostError."""
+    if os.path.isdir(path):
+        return take(path.rstrip("/"))
+    try:
+        with open(path, "rb") as file:
+            data = file.read(LARGEST + 1)
+    except OSError as error:
+        hint = "--host takes a file that `emupin host --snapshot -o FILE` wrote, or the word none"
+        raise HostError(path, f"cannot be read: {error.strerror}", hint) from None
+    return parse(data, path)
+
+
+def take(root: str, recorded: str | None = None) -> Snapshot:
+    """Record the host below `root`, at the time `recorded`. Raises HostError."""
+    remarks = {
+        "recorded": recorded,
+        "hostname": _first_line(f"{root}/proc/sys/kernel/hostname"),
+        "kernel": _first_line(f"{root}/proc/sys/kernel/osrelease"),
+    }
+    return Snapshot(machine.read(root), {key: text for key, text in remarks.items() if text})
+
+
+def _first_line(path: str) -> str | None:
+    """None where it cannot be had: a recorded folder need not have the file, and no decision reads it."""
+    try:
+        with open(path, encoding="utf-8", errors="replace") as file:
+            return file.readline().strip()
+    except OSError:
+        return None
+
+
+# -- written ----------------------------------------------------------------------------------------------------------
+
+
+def render(snapshot: Snapshot) -> str:
+    """The text of a snapshot file: a key a line, long values folded."""
+    form = {**to_json(snapshot.host), **held_json(snapshot.held)}
+    plain = {"emupin_host": form.pop("emupin_host"), **snapshot.remarks, **form}
+    return "{\n" + ",\n".join(_entry(key, value) for key, value in plain.items()) + "\n}\n"
+
+
+def held_json(held: Others) -> dict[str, Any]:
+    """The `held` key: CPU lists by the UUID that has them, by what for; nothing where nobody has any."""
+    uses: dict[str, dict[str, str]] = {}
+    for use in HELD:
+        by_cpu: Mapping[int, str] = getattr(held, use)
+        if by_cpu:
+            owners = sorted(set(by_cpu.values()))
+            uses[use] = {owner: cpuset.format(cpu for cpu in by_cpu if by_cpu[cpu] == owner) for owner in owners}
+    return {"held": uses} if uses else {}
+
+
+def _entry(key: str, value: Any) -> str:
+    head, text = f"  {json.dumps(key)}: ", json.dumps(value)
+    if len(head + text) <= WIDTH or isinstance(value, str):
+        return head + text
+    folded = textwrap.fill(text[1:-1], WIDTH - 4, break_long_words=False, break_on_hyphens=False)
+    return f"{head}{text[0]}\n{textwrap.indent(folded, '    ')}\n  {text[-1]}"
+
+
+# -- read -------------------------------------------------------------------------------------------------------------
+
+
+def parse(data: bytes, path: str) -> Snapshot:
+    """The snapshot that `data` spells; `path` names it in errors. Raises HostError."""
+    if len(data) > LARGEST:
+        raise HostError(path, "is larger than 4 MiB", "a recorded host is some kilobytes: is this the right file?")
+    form = Fields.load(data, path)
+    _check_version(form)
+    form.only(("emupin_host", *REMARKS, *FACTS, "held"))
+    for key in FACTS:
+        form.need(key, RECORD)
+    remarks = {key: form.text(key) for key in REMARKS if key in form.values}
+    return Snapshot(_host(form), remarks, _held(form) if "held" in form.values else Others())
+
+
+def _check_version(form: Fields) -> None:
+    version = form.need("emupin_host", "is this a file that `emupin host --snapshot` wrote?")
+    if type(version) is not int:
+        form.refuse("emupin_host", f"must be the number {VERSION}, is {kind(version)}", RECORD)
+    if version != VERSION:
+        form.refuse("emupin_host", f"version {show(version)} is not known", f"this emupin reads version {VERSION}")
+
+
+def _host(form: Fields) -> Host:
+    online = form.cpus("online")
+    if not online:
+        form.refuse("online", "names no CPU", RECORD)
+    cores, l3 = form.cpu_lists("cores"), form.cpu_lists("l3")
+    for groups in (cores, l3):
+        form.check_groups(groups, online)
+    return Host(
+        online,
+        form.cpus("isolated"),
+        form.cpus("nohz_full"),
+        _nodes(form.inner("nodes"), online),
+        tuple(sorted((core for _, core in cores), key=min)),
+        tuple(sorted((cpus for _, cpus in l3), key=min)),
+    )
+
+
+def _nodes(form: Fields, online: frozenset[int]) -> dict[int, frozenset[int]]:
+    lists = [(key, form.cpus(key)) for key in form.values]
+    for key, _ in lists:
+        if not (key.isascii() and key.isdigit() and len(key) < 6 and key == str(int(key))):
+            form.refuse(key, "is not the number of a node", "nodes are numbered from 0")
+    form.check_groups(lists, online)
+    return {int(key): cpus for key, cpus in sorted(lists, key=lambda each: int(each[0]))}
+
+
+def _held(form: Fields) -> Others:
+    uses = form.inner("held")
+    uses.only(HELD)
+    by_use: dict[str, dict[int, str]] = {}
+    for use in uses.values:
+        owners = uses.inner(use)
+        by_use[use] = {cpu: owner for owner in owners.values for cpu in owners.cpus(owner)}
+    return Others(by_use.get("vcpus", {}), by_use.get("dedicated", {}), by_use.get("shared", {}))

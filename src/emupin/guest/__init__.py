@@ -1,0 +1,1 @@
+"""One guest: its XML, libvirt's status of it, and its threads."""

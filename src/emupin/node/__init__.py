@@ -1,0 +1,1 @@
+"""What acts on this machine: claims, a live decision, and its enforcement."""

@@ -1,0 +1,85 @@
+"""One decision on a live host: from what, what came of it, and the claim that goes with it.
+
+The hook and `emupin apply` decide here; what they do with the decision differs.
+"""
+
+from __future__ import annotations
+
+from emupin.base.digest import hex_digest
+from emupin.base.errors import HostError
+from emupin.base.frozen import Frozen
+from emupin.base.kept import TOPOLOGIES_KEPT, keep
+from emupin.engine.host import canonical, read_cached
+from emupin.engine.plan import plan
+from emupin.engine.situation import cpus_that_matter, vcpu_cpus
+from emupin.guest.domainxml import read
+from emupin.node.claims import Ledger
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from emupin.engine.host import Host
+    from emupin.engine.plan import Plan
+    from emupin.engine.situation import Others
+    from emupin.guest.domain import Domain
+    from emupin.policy.values import Policy
+
+
+class Decision(Frozen):
+    """What was decided for one domain XML, and from what."""
+
+    data: bytes
+    guest: Domain
+    host: Host
+    topology: str
+    """The digest of the host's snapshot."""
+    others: Others
+    policy: Policy
+    plan: Plan
+    warnings: tuple[str, ...]
+    """The plan's, and what is wrong with the policy file itself or could not be kept."""
+
+
+def decide(root: str, policy: Policy, data: bytes, source: str, problems: tuple[str, ...]) -> Decision:
+    """Decide for the guest whose domain XML is `data`, and claim its CPUs before anybody acts on it.
+
+    Raises DomainError, HostError: where a dedicated CPU cannot be claimed, too. Other claims only guide the next
+    decisions: if one cannot be written, that is a warning.
+    """
+    guest = read(data, source, policy.sections())
+    host = read_cached(root)
+    with Ledger(root, policy) as ledger:
+        others = ledger.others(guest.uuid, cpus_that_matter(guest, policy, host))
+        decided = plan(guest, policy, host, others)
+        problems += _claim(ledger, guest, decided)
+    topology, unkept = _keep_topology(root, host)
+    return Decision(data, guest, host, topology, others, policy, decided, problems + unkept + decided.warnings)
+
+
+def _claim(ledger: Ledger, guest: Domain, decided: Plan) -> tuple[str, ...]:
+    """Note who has which CPU, or will have; what went wrong with it."""
+    if guest.uuid is None:
+        raise HostError(f"guest {guest.name}", "its domain XML has no <uuid>", "libvirt always gives one")
+    if decided.cpus is None:
+        ledger.release(guest.uuid)
+    else:
+        ledger.claim(guest.uuid, decided.cpus, decided.dedicated)
+    if not (decided.failed and decided.on_failure == "refuse"):
+        ledger.expect(guest.uuid, vcpu_cpus(guest))
+    try:
+        ledger.save()
+    except HostError as error:
+        if decided.dedicated:
+            raise
+        return (str(error),)
+    return ()
+
+
+def _keep_topology(root: str, host: Host) -> tuple[str, tuple[str, ...]]:
+    """Keep what the host looks like, for `audit replay`: its digest, and what went wrong."""
+    data = canonical(host)
+    digest = hex_digest(data)
+    try:
+        keep(root, TOPOLOGIES_KEPT, f"{digest}.json", data)
+    except OSError as error:
+        return digest, (f"{error.filename}: {error.strerror}; the topology is not kept for replay",)
+    return digest, ()

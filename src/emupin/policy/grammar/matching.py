@@ -1,0 +1,66 @@
+"""The `match` of a rule: patterns for what a guest is called, made of and connected to."""
+
+from __future__ import annotations
+
+from emupin.base.nearmiss import near_miss
+from emupin.policy.grammar.nodes import show
+from emupin.policy.grammar.schema import Value
+from emupin.policy.values import Match
+
+INTERFACES = (
+    "bridge", "client", "direct", "ethernet", "hostdev", "internal", "mcast", "network", "null", "server", "udp",
+    "user", "vdpa", "vds", "vhostuser",
+)  # fmt: skip
+"""The interface types of libvirt's schema."""
+
+FLAGS = ("pinned", "realtime")
+WILDCARDS = frozenset("*?[")
+HEXADECIMAL = frozenset("0123456789abcdef")
+
+
+def read_match(value: Value) -> Match:
+    """What a guest must be; the same as no `match` at all where `value` is an empty mapping."""
+    match = Match()
+    for key, field in value.mapping("rules[].match").items():
+        match = match.replace(**{key: field.boolean() if key in FLAGS else _patterns(key, field)})
+    return match
+
+
+def takes_every_guest(match: Match) -> bool:
+    """Whether no guest can fail it: every guest has a name, and nothing else for sure."""
+    return match.replace(name=None) == Match() and (match.name is None or "*" in match.name)
+
+
+def _patterns(key: str, field: Value) -> tuple[str, ...]:
+    patterns: dict[str, None] = {}
+    for item in field.one_or_list():
+        pattern = _pattern(key, item, item.text())
+        if pattern and pattern in patterns:
+            item.complain(f"{show(pattern)!r} is there twice", "remove one")
+        patterns[pattern] = None
+    return tuple(patterns)
+
+
+def _pattern(key: str, item: Value, text: str) -> str:
+    if "[" in text and "]" not in text[text.rindex("[") :]:
+        item.complain(f"the [ in {show(text)!r} is never closed", "write [0-9] for one of a set, [[] for [ itself")
+    elif key == "uuid" and text:
+        return _uuid(item, text)
+    elif key == "interface" and text and text not in INTERFACES and WILDCARDS.isdisjoint(text):
+        item.complain(f"libvirt has no interface type {show(text)!r}", near_miss(text, INTERFACES))
+    return text
+
+
+def _uuid(item: Value, text: str) -> str:
+    """A UUID as libvirt prints it, or a pattern for one, in lower case."""
+    text = text.lower()
+    digits = text.replace("-", "")
+    if WILDCARDS.isdisjoint(text):
+        if len(digits) != 32 or not HEXADECIMAL.issuperset(digits):
+            hint = "a UUID has 32 hexadecimal digits; `virsh domuuid` prints a guest's"
+            item.complain(f"{show(text)!r} is not a UUID", hint)
+        return "-".join((digits[:8], digits[8:12], digits[12:16], digits[16:20], digits[20:]))
+    odd = "".join(sorted(set(digits) - HEXADECIMAL - set("*?[]!")))
+    if odd:
+        item.complain(f"no UUID fits {show(text)!r}", f"a UUID has no {odd!r}: it is hexadecimal digits and hyphens")
+    return text

@@ -1,0 +1,110 @@
+"""The policy in force on this host, as the hook gets at it: compiled once, and the last good one kept.
+
+`run/emupin/policy-…` holds compiled policies by the digest of their source. A policy that compiles is kept as
+`var/lib/emupin/policies/DIGEST.yaml` and named in `var/lib/emupin/last-good`, which counts where the file in
+`/etc/emupin` is not valid.
+"""
+
+from __future__ import annotations
+
+import marshal
+import os
+import sys
+
+from emupin import __version__
+from emupin.base.digest import hex_digest
+from emupin.base.errors import PolicyError
+from emupin.base.files import RUN, STATE, make_private_folder, policy_path, read_bytes, read_trusted, replace_file
+from emupin.base.frozen import Frozen
+from emupin.base.kept import POLICIES_KEPT, keep, place
+from emupin.policy.values import Policy
+
+LAST_GOOD = f"{STATE}/last-good"
+
+FORMAT = (__version__, sys.hexversion)
+"""What a compiled policy must have been written by: marshal's format follows the interpreter."""
+
+
+class Found(Frozen):
+    """The policy in force, if there is one, and what is wrong with the one that should be."""
+
+    policy: Policy | None
+    problems: tuple[str, ...] = ()
+
+
+def find(root: str) -> Found:
+    """The policy in force below `root`. A host without a policy file has none, and no problem."""
+    try:
+        path = policy_path(root)
+        return Found(None) if path is None else _load(root, _read(path), path)
+    except PolicyError as error:
+        return _last_good(root, str(error))
+
+
+def _read(path: str) -> bytes:
+    try:
+        return read_trusted(path)
+    except OSError as error:
+        raise PolicyError(path, f"cannot be read: {error.strerror}", "mend the file or remove it") from None
+
+
+def _last_good(root: str, problem: str) -> Found:
+    """The policy that was valid last, with the `problem` of the present one."""
+    problem += " (the last good policy stays in force)"
+    try:
+        name = os.fsdecode(read_bytes(root + LAST_GOOD)).strip()
+        path = place(root, POLICIES_KEPT, os.path.basename(name))
+        found = _load(root, read_trusted(path), path)
+        return found.replace(problems=(problem, *found.problems))
+    except FileNotFoundError:
+        return Found(None, (problem.replace("the last good policy stays", "there is no last good policy: none is"),))
+    except (OSError, PolicyError) as error:
+        return Found(None, (problem, f"the last good policy cannot be used either: {error}"))
+
+
+def _load(root: str, source: bytes, path: str) -> Found:
+    """The policy that `source` spells, from its compiled form where there is one. Raises PolicyError."""
+    digest = hex_digest(source)
+    compiled, name = f"{root}{RUN}/policy-{digest}", digest + os.path.splitext(path)[1]
+    policy = _read_compiled(compiled)
+    if policy and _is_kept(root, name):
+        return Found(policy)
+    policy = policy or _compile(source, path)
+    try:
+        keep(root, POLICIES_KEPT, name, source)
+        replace_file(root + LAST_GOOD, name.encode() + b"\n")
+        make_private_folder(root + RUN)
+        replace_file(compiled, marshal.dumps((FORMAT, policy.to_plain())))
+    except OSError as error:
+        problem = f"{error.filename}: {error.strerror}; the policy is compiled anew each time until this is mended"
+        return Found(policy, (problem,))
+    return Found(policy)
+
+
+def _read_compiled(path: str) -> Policy | None:
+    """None where it is not there, torn, another version's or not to be trusted: the source says the same."""
+    try:
+        written_by, plain = marshal.loads(read_trusted(path))
+        return Policy.from_plain(plain) if written_by == FORMAT else None
+    except (OSError, PolicyError, EOFError, ValueError, TypeError):
+        return None
+
+
+def _is_kept(root: str, name: str) -> bool:
+    """Whether the policy `name` is kept, and known as the last good one."""
+    try:
+        last_good = os.fsdecode(read_bytes(root + LAST_GOOD)).strip()
+    except OSError:
+        return False
+    return last_good == name and os.path.exists(place(root, POLICIES_KEPT, name))
+
+
+def _compile(source: bytes, path: str) -> Policy:
+    """Raises PolicyError."""
+    if sys.flags.no_site:
+        import site
+
+        site.main()  # Where PyYAML lies; the hook starts without it.
+    from emupin.policy.grammar.policyfile import compile_policy
+
+    return compile_policy(source, path)

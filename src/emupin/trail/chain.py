@@ -1,0 +1,243 @@
+"""Proves that an audit trail is what was written: each line has the hash of the one before, the head that of the last.
+
+A line that does not fit the one before says that something is wrong between them; looking up where the line stands that
+it goes on from says what.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from hashlib import sha256
+from typing import TYPE_CHECKING, Any
+
+from emupin.base.errors import HostError
+from emupin.base.text import printable
+from emupin.trail.lines import DamagedError, Line, entry, is_rotated, read_file, text_of
+from emupin.trail.writer import HEAD, LOST, lost_entries, told_lost
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+
+CHANGED, INSERTED, REORDERED, CUT = "changed", "inserted", "reordered", "cut"
+MISSING, ANEW, LOST_ENTRIES, DAMAGED = "missing", "anew", "lost", "damaged"
+"""What a finding is."""
+TORN, OLDER, HEAD_REMARK = "torn", "older", "head"
+"""What a remark is: nothing that speaks against the trail."""
+REMARKS = (TORN, OLDER, HEAD_REMARK)
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What is to be said of one place of the trail."""
+
+    place: str
+    kind: str
+    text: str
+
+    @property
+    def is_remark(self) -> bool:
+        return self.kind in REMARKS
+
+    def __str__(self) -> str:
+        return f"{self.place}: {self.kind}: {self.text}"
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What came of a proof."""
+
+    findings: tuple[Finding, ...]
+    entries: int
+    head: str | None
+    """The hash of the last line."""
+    time: str | None
+    """The last entry's."""
+
+    @property
+    def is_sound(self) -> bool:
+        return all(finding.is_remark for finding in self.findings)
+
+
+@dataclass(frozen=True)
+class _At:
+    """A line once it has been read: where it stands, and its hash."""
+
+    ordinal: int
+    place: str
+    digest: str
+
+
+@dataclass(frozen=True)
+class _Break:
+    """A line that does not go on from the one before."""
+
+    before: _At
+    at: _At
+    previous: str | None
+
+
+def verify(paths: Sequence[str], kept: str | None = None, exported: Iterable[str] = ()) -> Verdict:
+    """Prove the trail in the files `paths`, the oldest first.
+
+    `kept` is the head beside the trail; each `exported` one was kept elsewhere, when the trail was shorter perhaps.
+    Raises HostError where a file cannot be read.
+    """
+    exported = tuple(exported)
+    walk = _Walk(frozenset([kept or "", *exported]))
+    for line in _lines(paths, walk.findings.append):
+        walk.take(line)
+    walk.finish()
+    found = [*walk.findings, *_explain(walk.breaks, paths), *_check_heads(walk, kept, exported)]
+    return Verdict(tuple(found), walk.entries, walk.last.digest if walk.last else None, walk.time)
+
+
+def _lines(paths: Iterable[str], report: Callable[[Finding], None]) -> Iterator[Line]:
+    for path in paths:
+        try:
+            yield from read_file(path)
+        except DamagedError as error:
+            report(Finding(error.where, DAMAGED, error.what))
+
+
+@dataclass
+class _Walk:
+    """One pass over all lines."""
+
+    sought: frozenset[str]
+    """Hashes of lines whose place is wanted: the heads."""
+    findings: list[Finding] = field(default_factory=list)
+    breaks: list[_Break] = field(default_factory=list)
+    heads: dict[str, _At] = field(default_factory=dict)
+    lines: int = 0
+    entries: int = 0
+    time: str | None = None
+    last: _At | None = None
+    whole: _At | None = None
+    """The last line that is an entry."""
+    doubtful: list[Line] = field(default_factory=list)
+    """The lines since then."""
+
+    def take(self, line: Line) -> None:
+        self.lines += 1
+        at = _At(self.lines, line.place, line.digest)
+        value = entry(line.data)
+        if at.digest in self.sought:
+            self.heads[at.digest] = at
+        if value is None or not line.data.endswith(b"\n"):
+            self.doubtful.append(line)
+        else:
+            self._take_entry(line, at, value)
+            self.whole = at
+        self.last = at
+
+    def _take_entry(self, line: Line, at: _At, value: Mapping[str, Any]) -> None:
+        self.entries += 1
+        self.time = text_of(value, "time") or self.time
+        if self.doubtful:
+            self._judge(at, value)
+        elif self.last is None:
+            self._check_start(line, at, value)
+        elif value["previous"] != self.last.digest:
+            self.breaks.append(_Break(self.last, at, value["previous"]))
+        if value.get("op") == "gap":
+            self.findings.append(Finding(at.place, LOST_ENTRIES, text_of(value, "reason") or "entries are missing"))
+        elif value.get("op") == "mend" and not self.doubtful:
+            self.findings.append(Finding(at.place, TORN, "only the line end of the line before had to be mended"))
+        self.doubtful = []
+
+    def _judge(self, at: _At, value: Mapping[str, Any]) -> None:
+        """Are the lines before, which are no entries, a torn one that the entry `value` mends, or somebody's work?"""
+        whole = self.whole.digest if self.whole else None
+        data = b"".join(line.data for line in self.doubtful)
+        digests = [sha256(data + end).hexdigest() for end in (b"", b"\n")]
+        told = value.get("op") == "mend" and value.get("torn") in digests and whole in (None, value.get("intact"))
+        rotated = len(self.doubtful) == 1 and not data.endswith(b"\n") and value["previous"] == whole
+        for line in self.doubtful:
+            if told or rotated:
+                text = "a write was broken off here, by a power cut perhaps; the next entry goes on from it"
+                self.findings.append(Finding(line.place, TORN, text))
+            elif value["previous"] == whole:
+                self.findings.append(
+                    Finding(line.place, INSERTED, f"is no entry, and {at.place} does not go on from it")
+                )
+            else:
+                self.findings.append(Finding(line.place, CHANGED, "is no entry: it was changed, or put here"))
+
+    def _check_start(self, line: Line, at: _At, value: Mapping[str, Any]) -> None:
+        if value["previous"] is None:
+            return
+        if is_rotated(line.file):
+            text = "the trail given begins here; the entries before are in older files, or were rotated away"
+            self.findings.append(Finding(at.place, OLDER, text))
+        else:
+            text = (
+                "goes on from an entry that is not here: lines before it were removed, or a rotated file is not given"
+            )
+            self.findings.append(Finding(at.place, MISSING, text))
+
+    def finish(self) -> None:
+        """Judge what stands behind the last entry."""
+        for line in self.doubtful:
+            if line is self.doubtful[-1] and not line.data.endswith(b"\n"):
+                text = "the last line is torn, or being written; the next entry will mend it"
+                self.findings.append(Finding(line.place, TORN, text))
+            else:
+                self.findings.append(Finding(line.place, CHANGED, "is no entry: it was changed, or put here"))
+
+
+def _explain(breaks: Sequence[_Break], paths: Sequence[str]) -> Iterator[Finding]:
+    """What each break means, which takes a second pass: to see where the lines stand that should be before."""
+    wanted = {each.previous for each in breaks} - {None}
+    places: dict[str, _At] = {}
+    if wanted:
+        for number, line in enumerate(_lines(paths, lambda _: None), 1):
+            digest = line.digest
+            if digest in wanted:
+                places[digest] = _At(number, line.place, digest)
+    for each in breaks:
+        yield _meaning(each, places.get(each.previous or ""))
+
+
+def _meaning(found: _Break, target: _At | None) -> Finding:
+    """`target` is the line that the later line goes on from."""
+    before, at = found.before, found.at
+    if found.previous is None:
+        return Finding(
+            at.place, ANEW, "the chain starts anew: the trail before was replaced, or its files were not there"
+        )
+    if target is None:
+        text = (
+            f"was changed, or entries between it and {at.place} were removed: that goes on from a line that is not here"
+        )
+        return Finding(before.place, CHANGED, text)
+    if target.ordinal < before.ordinal:
+        text = f"what stands between {target.place} and {at.place} was put there: the latter goes on from the former"
+        return Finding(before.place, INSERTED, text)
+    return Finding(at.place, REORDERED, f"stands before the line that it goes on from, {target.place}")
+
+
+def _check_heads(walk: _Walk, kept: str | None, exported: Sequence[str]) -> Iterator[Finding]:
+    """Is the trail as long as it was when its heads were kept?"""
+    place = walk.last.place if walk.last else "the trail"
+    for head, origin in [(kept, HEAD.lstrip("/")), *((each, "--head") for each in exported)]:
+        at = walk.heads.get(head or "")
+        if head and at is None:
+            text = (
+                f"the line that {origin} names, {head}, is not here: lines at the end were cut off, or the last changed"
+            )
+            yield Finding(place, CUT, text)
+        elif head and head == kept and at and walk.whole and at.ordinal < walk.whole.ordinal:
+            count = walk.whole.ordinal - at.ordinal
+            yield Finding(at.place, HEAD_REMARK, f"{origin} names this line; later ones: {count}")
+    if not kept and not exported:
+        yield Finding(place, HEAD_REMARK, "no head to compare with: lines cut off at the end would not be missed")
+
+
+def pending(root: str) -> list[Finding]:
+    """Entries that could not be written and of which the trail does not tell yet. Raises HostError."""
+    try:
+        lost = lost_entries(root)
+    except OSError as error:
+        raise HostError(root + LOST, f"cannot be read: {error.strerror}", "the trail is root's: use sudo") from None
+    text = f"{printable(told_lost(lost))}; the next entry will say so" if lost else ""
+    return [Finding(root + LOST, LOST_ENTRIES, text)] if lost else []

@@ -1,0 +1,123 @@
+"""What the audit trail says of a decision, an enforcement, a record or a refusal.
+
+Nothing from outside `<cputune>` is written, but for the guest's name, its UUID and the facts that a rule looks at: a
+domain XML carries passwords.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+
+from emupin import __version__
+from emupin.base import cpuset
+from emupin.base.digest import hex_digest
+from emupin.base.text import printable
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from emupin.base.jsonline import Json
+    from emupin.engine.host import Host
+    from emupin.engine.situation import Others
+    from emupin.guest.domain import Domain
+    from emupin.guest.splice import Edit
+    from emupin.node.decision import Decision
+
+
+def now() -> str:
+    """The time, UTC, RFC 3339, with microseconds."""
+    seconds, nanoseconds = divmod(time.time_ns(), 10**9)
+    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds)) + f".{nanoseconds // 1000:06d}Z"
+
+
+def entry(operation: str, outcome: str, decision: Decision, changes: list[Edit]) -> dict[str, Json]:
+    """The entry for one decision; `changes` are those of its XML, if it has any."""
+    guest, plan, data = decision.guest, decision.plan, decision.data
+    digest_before = digest_after = hex_digest(data)
+    diff: list[str] = []
+    if changes:
+        from emupin.guest.splice import apply, cputune_diff
+
+        diff, digest_after = cputune_diff(data, guest, changes), hex_digest(apply(data, changes))
+    return {
+        "time": now(),
+        "host": os.uname().nodename,
+        "op": operation,
+        "uuid": guest.uuid,
+        "name": guest.name,
+        "rule": plan.rule,
+        "placement": plan.placement,
+        "before": _text(guest.emulatorpin),
+        "after": _text(guest.emulatorpin if plan.cpus is None else plan.cpus),
+        "reason": plan.reason,
+        "warnings": decision.warnings,
+        "outcome": outcome,
+        "diff": diff,
+        "sha256_before": digest_before,
+        "sha256_after": digest_after,
+        "policy": decision.policy.digest,
+        "topology": decision.topology,
+        "facts": facts(guest, decision.host, decision.others, len(decision.warnings) - len(plan.warnings)),
+        "emupin": __version__,
+    }
+
+
+def failure(operation: str, outcome: str, name: str, decision: Decision | None, reason: str) -> dict[str, Json]:
+    """The entry for trouble with the guest `name`, before or after there was a decision."""
+    if decision:
+        known = entry(operation, outcome, decision, [])
+        decided = {"after": known["after"], "reason": known["reason"]}  # What came of it is not what was decided.
+        return {**known, "after": known["before"], "reason": printable(reason), "decided": decided}
+    return {
+        "time": now(),
+        "host": os.uname().nodename,
+        "op": operation,
+        "name": printable(name),
+        "outcome": outcome,
+        "reason": printable(reason),
+        "emupin": __version__,
+    }
+
+
+def facts(guest: Domain, host: Host, others: Others, problems: int = 0) -> dict[str, Json]:
+    """All that a decision has read of the guest, the host and the other guests; CPU lists as text.
+
+    So many of the entry's warnings, the first ones, are about `problems` of the policy file: nobody decided them.
+    """
+    return {
+        "kind": guest.kind,
+        "vcpus": guest.vcpus,
+        "offline": cpuset.format(guest.offline),
+        "cpuset": _text(guest.cpuset),
+        "automatic": guest.automatic,
+        "vcpupins": {str(vcpu): cpuset.format(pin) for vcpu, pin in guest.vcpupins.items()},
+        "emulatorpin": _text(guest.emulatorpin),
+        "iothreads": guest.iothreads,
+        "iothreadpins": {str(iothread): cpuset.format(pin) for iothread, pin in guest.iothreadpins.items()},
+        "realtime": cpuset.format(guest.realtime),
+        "interfaces": None if guest.interfaces is None else sorted(guest.interfaces),
+        "flavor": guest.flavor,
+        "project": guest.project,
+        "online": cpuset.format(host.online),
+        "others": {
+            "vcpus": _by_guest(others.vcpus),
+            "dedicated": _by_guest(others.dedicated),
+            "shared": _by_guest(others.shared),
+            "previous": _text(others.previous),
+        },
+        "problems": problems,
+    }
+
+
+def _by_guest(by_cpu: Mapping[int, str]) -> dict[str, Json]:
+    """CPU lists by UUID, from UUIDs by CPU."""
+    cpus: dict[str, list[int]] = {}
+    for cpu, uuid in by_cpu.items():
+        cpus.setdefault(uuid, []).append(cpu)
+    return {uuid: cpuset.format(those) for uuid, those in cpus.items()}
+
+
+def _text(cpus: frozenset[int] | None) -> str | None:
+    return None if cpus is None else cpuset.format(cpus)

@@ -1,0 +1,114 @@
+"""The guest and the other guests of a decision, rebuilt from the facts that an audit entry holds, and nothing else."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from emupin.base.strictjson import Fields, kind
+from emupin.engine.situation import Others
+from emupin.guest.domain import HIGHEST_INDEX, Domain
+from emupin.guest.domainxml import read
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    Cpus = frozenset[int]
+
+HINT = "was the entry changed, or written by another version of emupin?"
+
+NOWHERE = read(b"<domain><name>nobody</name></domain>", "nothing").layout
+"""Facts have no bytes, and so no place of any element."""
+
+
+def facts(entry: Mapping[str, Any]) -> Fields:
+    """The facts of `entry`, which has some. Raises HostError."""
+    return Fields(dict(entry), "entry").inner("facts")
+
+
+def guest(entry: Mapping[str, Any]) -> Domain:
+    """The guest that was decided for. Raises HostError where the entry cannot be right."""
+    form, head = facts(entry), Fields(dict(entry), "entry")
+    return Domain(
+        kind=_text(form, "kind") or "",
+        id=None,
+        name=_text(head, "name") or "",
+        uuid=_text(head, "uuid"),
+        vcpus=_count(form, "vcpus"),
+        offline=_cpus(form, "offline"),
+        cpuset=_optional_cpus(form, "cpuset"),
+        automatic=form.need("automatic", HINT) is True,
+        vcpupins=_pins(form, "vcpupins"),
+        emulatorpin=_optional_cpus(form, "emulatorpin"),
+        iothreads=tuple(_list(form, "iothreads", int) or ()),
+        iothreadpins=_pins(form, "iothreadpins"),
+        realtime=_cpus(form, "realtime"),
+        interfaces=_interfaces(form),
+        flavor=_text(form, "flavor"),
+        project=_text(form, "project"),
+        layout=NOWHERE,
+    )
+
+
+def others(entry: Mapping[str, Any]) -> Others:
+    """What the other guests had then. Raises HostError."""
+    form = facts(entry)
+    form.need("others", HINT)
+    held = form.inner("others")
+    return Others(
+        vcpus=_owners(held, "vcpus"),
+        dedicated=_owners(held, "dedicated"),
+        shared=_owners(held, "shared"),
+        previous=_optional_cpus(held, "previous"),
+    )
+
+
+def problems(entry: Mapping[str, Any]) -> int:
+    """How many of the warnings, the first ones, are about the policy file. Raises HostError."""
+    return _count(facts(entry), "problems")
+
+
+def _owners(held: Fields, use: str) -> dict[int, str]:
+    held.need(use, HINT)
+    form = held.inner(use)
+    return {cpu: owner for owner in form.values for cpu in form.cpus(owner)}
+
+
+def _pins(form: Fields, key: str) -> dict[int, Cpus]:
+    form.need(key, HINT)
+    inner = form.inner(key)
+    for number in inner.values:
+        if not (number.isascii() and number.isdigit() and len(number) < 10):
+            inner.refuse(number, "is not a number", HINT)
+    return {int(number): inner.cpus(number) for number in inner.values}
+
+
+def _cpus(form: Fields, key: str) -> Cpus:
+    return form.parse_cpus(key, form.need(key, HINT))
+
+
+def _optional_cpus(form: Fields, key: str) -> Cpus | None:
+    value = form.need(key, HINT)
+    return None if value is None else form.parse_cpus(key, value)
+
+
+def _text(form: Fields, key: str) -> str | None:
+    return None if form.need(key, HINT) is None else form.text(key)
+
+
+def _count(form: Fields, key: str) -> int:
+    value = form.need(key, HINT)
+    if type(value) is not int or not 0 <= value <= HIGHEST_INDEX + 1:
+        form.refuse(key, f"must be a number up to {HIGHEST_INDEX + 1}, is {kind(value)}", HINT)
+    return value
+
+
+def _list(form: Fields, key: str, of: type) -> list[Any] | None:
+    value = form.need(key, HINT)
+    if value is not None and not (isinstance(value, list) and all(type(each) is of for each in value)):
+        form.refuse(key, f"must be an array, is {kind(value)}", HINT)
+    return value
+
+
+def _interfaces(form: Fields) -> frozenset[str] | None:
+    found = _list(form, "interfaces", str)
+    return None if found is None else frozenset(found)

@@ -1,0 +1,111 @@
+"""Decisions of the audit trail made again, from nothing but what was recorded, and compared with those on record."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from emupin.base import cpuset
+from emupin.base.errors import EmupinError
+from emupin.engine.plan import plan
+from emupin.trail import recorded
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from emupin.engine.host import Host
+    from emupin.engine.plan import Plan
+    from emupin.engine.situation import Others
+    from emupin.guest.domain import Domain
+    from emupin.policy.values import Policy
+    from emupin.trail.archive import Archive
+
+    Decide = Callable[[Domain, Policy, Host | None, Others], Plan]
+
+SAME, DIFFERENT, NOT_REPLAYABLE, NO_DECISION = "same", "different", "not replayable", "no decision"
+"""What can come of an entry. Without a decision are records, gaps, and trouble ahead of any decision."""
+
+FAILED = ("failed", "refused")
+
+
+@dataclass(frozen=True)
+class Situation:
+    """All that was decided from."""
+
+    guest: Domain
+    policy: Policy
+    host: Host | None
+    others: Others
+
+
+@dataclass(frozen=True)
+class Difference:
+    """One thing that comes out otherwise now."""
+
+    field: str
+    recorded: Any
+    now: Any
+
+
+@dataclass(frozen=True)
+class Replayed:
+    """What came of one entry."""
+
+    status: str
+    differences: tuple[Difference, ...] = ()
+    why: str = ""
+    """Why it cannot be decided again."""
+    situation: Situation | None = None
+
+
+def replay(entry: Mapping[str, Any], archive: Archive, decide: Decide = plan) -> Replayed:
+    """Decide again what `entry` records; `archive` has the policy and the topology that were in force."""
+    if "facts" not in entry:
+        return Replayed(NO_DECISION)
+    try:
+        situation = _situation(entry, archive)
+        before = _on_record(entry)
+    except EmupinError as error:
+        return Replayed(NOT_REPLAYABLE, why=str(error))
+    made = decide(situation.guest, situation.policy, situation.host, situation.others)
+    now = decided(situation.guest, made)
+    differences = [Difference(key, before[key], now[key]) for key in now if before[key] != now[key]]
+    return Replayed(DIFFERENT if differences else SAME, tuple(differences), situation=situation)
+
+
+def _situation(entry: Mapping[str, Any], archive: Archive) -> Situation:
+    """Raises EmupinError where something is missing or cannot be right."""
+    guest, others = recorded.guest(entry), recorded.others(entry)
+    return Situation(guest, archive.policy(entry.get("policy")).policy, archive.host(entry.get("topology")), others)
+
+
+def _on_record(entry: Mapping[str, Any]) -> dict[str, Any]:
+    """What was decided then, in the form of `decided`. Raises EmupinError."""
+    outcome = entry
+    if entry.get("outcome") in FAILED:
+        # `after` and `reason` say what came of it; what was to come is told apart.
+        outcome = entry.get("decided") or {}
+        if not isinstance(outcome, dict) or not outcome.keys() >= {"after", "reason"}:
+            raise EmupinError("entry", "does not say what was decided before it failed", recorded.HINT)
+    warnings = entry.get("warnings")
+    if not isinstance(warnings, list):
+        raise EmupinError("entry", "has no list of warnings", recorded.HINT)
+    return {
+        "rule": entry.get("rule"),
+        "placement": entry.get("placement"),
+        "after": outcome.get("after"),
+        "reason": outcome.get("reason"),
+        "warnings": warnings[recorded.problems(entry) :],
+    }
+
+
+def decided(guest: Domain, plan: Plan) -> dict[str, Any]:
+    """What the trail says of `plan`; CPU lists as text."""
+    after = guest.emulatorpin if plan.cpus is None else plan.cpus
+    return {
+        "rule": plan.rule,
+        "placement": plan.placement,
+        "after": None if after is None else cpuset.format(after),
+        "reason": plan.reason,
+        "warnings": list(plan.warnings),
+    }

@@ -1,0 +1,131 @@
+"""The command line around its commands: version, help, errors, streams that are closed, full or broken."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import signal
+import subprocess
+import sys
+import termios
+import time
+from pathlib import Path
+
+import pytest
+from command import emupin, environment, guest, make_root
+
+from emupin import __version__
+from emupin.base.text import printable, printable_lines
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    return make_root(tmp_path / "root")
+
+
+def shell(root: Path, script: str) -> subprocess.CompletedProcess[bytes]:
+    """`script` in a shell, with the command in `$emupin` and a guest in `$guest`."""
+    xml = root / "guest.xml"
+    xml.write_bytes(guest())
+    env = {**environment(root), "emupin": f"{sys.executable} -m emupin", "guest": str(xml)}
+    return subprocess.run(["bash", "-c", script], capture_output=True, env=env, timeout=60, check=False)
+
+
+def test_version(root: Path) -> None:
+    assert emupin(root, "--version").stdout.decode() == f"emupin {__version__}\n"
+
+
+def test_help_needs_neither_lxml_nor_yaml(root: Path) -> None:
+    hidden = "import sys; sys.modules.update(lxml=None, yaml=None); from emupin.cli import main; main(['--help'])"
+    done = subprocess.run([sys.executable, "-c", hidden], capture_output=True, env=environment(root), check=False)
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert b"rewrite" in done.stdout
+
+
+@pytest.mark.parametrize(
+    "args", [(), ("nonsense",), ("rewrite", "--jobs", "0"), ("rewrite", "--check", "--in-place", "x")]
+)
+def test_usage_errors_have_status_2(root: Path, args: tuple[str, ...]) -> None:
+    done = emupin(root, *args)
+    assert done.returncode == 2
+    assert done.stdout == b""
+    assert done.stderr.startswith(b"usage:")
+
+
+def test_error_is_one_line(root: Path) -> None:
+    done = emupin(root, "rewrite", "--policy", root / "nowhere.yaml", data=guest())
+    assert (done.returncode, done.stdout, done.stderr.count(b"\n")) == (2, b"", 1)
+    assert b"nowhere.yaml: cannot be read: No such file or directory" in done.stderr
+
+
+def test_no_policy_installed(tmp_path: Path) -> None:
+    done = emupin(make_root(tmp_path / "root", policy=None), "rewrite", data=guest())
+    assert done.returncode == 2
+    assert b"etc/emupin/policy.yaml: no policy is installed; write one, or give --policy FILE" in done.stderr
+
+
+def test_reader_that_went_away_is_no_error_message(root: Path) -> None:
+    done = shell(root, "$emupin rewrite $guest | true; echo ${PIPESTATUS[0]}")
+    assert done.stdout in (b"0\n", b"141\n")  # a pipe may take all before its reader ends
+    assert done.stderr == b""
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full")
+def test_full_stdout(root: Path) -> None:
+    done = shell(root, "$emupin rewrite $guest >/dev/full")
+    assert (done.returncode, done.stderr) == (
+        2,
+        b"stdout: cannot be written: No space left on device; not all of the output is there\n",
+    )
+
+
+@pytest.mark.parametrize(
+    ("script", "status", "stdout"),
+    [
+        ("$emupin rewrite $guest >&-", 2, b""),
+        ("$emupin rewrite <&-", 2, b""),
+        ("$emupin rewrite $guest.missing 2>&-", 2, b""),
+        ("$emupin rewrite --in-place $guest <&- >&- 2>&-", 0, b""),
+    ],
+)
+def test_closed_streams_are_never_files(root: Path, script: str, status: int, stdout: bytes) -> None:
+    done = shell(root, script)
+    assert (done.returncode, done.stdout) == (status, stdout)
+    assert b"Traceback" not in done.stderr
+
+
+def test_interrupt_while_waiting_for_stdin(root: Path) -> None:
+    command = [sys.executable, "-m", "emupin", "rewrite"]
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, env=environment(root), stdin=pipe, stdout=pipe, stderr=pipe) as process:
+        assert process.stdin is not None
+        os.write(process.stdin.fileno(), guest())
+        wait_until_read(process.stdin.fileno())
+        process.send_signal(signal.SIGINT)
+        output = process.communicate()
+    assert (process.returncode, output) == (130, (b"", b""))
+
+
+def wait_until_read(pipe: int) -> None:
+    """Until the pipe is empty: then its reader waits for more."""
+    while fcntl.ioctl(pipe, termios.FIONREAD, b"\0" * 4) != b"\0" * 4:
+        time.sleep(0.01)
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("plain äöü", "plain äöü"),
+        ("\x1b]0;title\x07", "\\x1b]0;title\\x07"),
+        ("a\nb\tc\r", "a\\nb\\tc\\r"),
+        ("\x9b31m", "\\x9b31m"),
+        ("\u202eabc", "\\u202eabc"),
+        ("\udcff", "\\xff"),
+    ],
+)
+def test_printable(text: str, shown: str) -> None:
+    assert printable(text) == shown
+
+
+def test_printable_lines() -> None:
+    assert printable_lines(b"a\tb\r\n\x1b[2J\xff\n") == b"a\tb\\r\n\\x1b[2J\\xff\n"

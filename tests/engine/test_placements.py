@@ -1,0 +1,216 @@
+"""Every placement: what it names, in which order it chooses, and the sentence for why it names nothing."""
+
+from __future__ import annotations
+
+import pytest
+from decisions import ANOTHER, THIRD, GuestXml, decide, host, pins, policy
+
+from emupin.base import cpuset
+from emupin.engine.host import Host
+from emupin.engine.situation import Others
+
+SMT = host("xeon-2x32-smt")
+"""Siblings are n and n + 64; node 0 is 0-31 and 64-95, node 1 is 32-63 and 96-127."""
+GUEST = GuestXml(pins(10, 74, 11, 75))
+BOTH_NODES = GuestXml(pins(40, 10))
+"""vCPU 0 is on node 1."""
+
+
+def chosen(
+    placement: str,
+    guest: GuestXml = GUEST,
+    others: Others = Others(),  # noqa: B008 - immutable
+    checks: str = "",
+    machine: Host | None = SMT,
+    **host_part: str,
+) -> str:
+    """The CPUs, or the problem."""
+    plan = decide(guest, policy(placement, checks=checks, **host_part), machine, others)
+    return str(plan.attempts[-1].problem) if plan.failed else cpuset.format(plan.cpus or ())
+
+
+@pytest.mark.parametrize(
+    ("placement", "guest", "expected"),
+    [
+        ('"vcpu:0"', GUEST, "10"),
+        ('"vcpu:0"', GuestXml(pins("10,12", 11)), "10,12"),
+        ('"vcpu:0"', GuestXml(vcpus=1, vcpu_attributes="cpuset='4-5'"), "4-5"),
+        ('"vcpu:0"', GuestXml(vcpus=1), "vCPU 0 is not pinned"),
+        ('"vcpu:4"', GUEST, "the guest has 4 vCPUs, numbered from 0"),
+        ('"cpus:2,34"', GUEST, "2,34"),
+        ("keep", GUEST, ""),
+    ],
+)
+def test_placements_without_a_pool(placement: str, guest: GuestXml, expected: str) -> None:
+    assert chosen(placement, guest) == expected
+
+
+# -- pool -------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("guest", "others", "expected"),
+    [
+        (GUEST, Others(), "2-3,66-67"),
+        (GuestXml(pins(40)), Others(), "34-35"),
+        (BOTH_NODES, Others(), "2-3,34-35,66-67"),
+        (GuestXml(vcpus=1), Others(), "2-3,34-35,66-67"),
+        (GUEST, Others(dedicated={2: ANOTHER, 66: THIRD}), "3,67"),
+        (GUEST, Others(shared={2: ANOTHER, 66: THIRD}), "2-3,66-67"),
+        (
+            GuestXml(pins(40)),
+            Others(dedicated={34: ANOTHER, 35: THIRD}),
+            f"all 2 CPUs of the pool are held, by {ANOTHER} and {THIRD}",
+        ),
+        (GUEST, Others(vcpus={3: ANOTHER}), f"CPU 3 runs vCPUs of guest {ANOTHER}"),
+    ],
+)
+def test_pool(guest: GuestXml, others: Others, expected: str) -> None:
+    assert chosen("pool", guest, others, pool="2-3,34-35,66-67") == expected
+
+
+def test_pool_without_a_cpu_near() -> None:
+    assert chosen("pool", pool="34-35") == "the pool 34-35 has no CPU on the guest's NUMA nodes"
+    assert chosen("pool", machine=None, pool="34-35") == "34-35"
+
+
+# -- dedicated --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("why", "guest", "others", "pool", "expected"),
+    [
+        ("the lowest number", GUEST, Others(), "2-5", "2"),
+        ("what it held before", GUEST, Others(previous=frozenset((4,))), "2-5", "4"),
+        ("before, though on another node", GUEST, Others(previous=frozenset((34,))), "2-5,34", "34"),
+        ("before, but taken", GUEST, Others({}, {4: ANOTHER}, {}, frozenset((4,))), "2-5", "2"),
+        ("before, but shared", GUEST, Others({}, {}, {4: ANOTHER}, frozenset((4,))), "2-5", "2"),
+        ("before, but a vCPU arrived", GUEST, Others({4: ANOTHER}, {}, {}, frozenset((4,))), "2-5", "2"),
+        ("before, of another size", GUEST, Others(previous=frozenset((4, 5))), "2-5", "2"),
+        ("before, no longer of the pool", GUEST, Others(previous=frozenset((7,))), "2-5", "2"),
+        ("the pin that it has", GuestXml(GUEST.pins, "5"), Others(), "2-5", "5"),
+        (
+            "before, ahead of the pin that it has",
+            GuestXml(GUEST.pins, "5"),
+            Others({}, {}, {}, frozenset((4,))),
+            "2-5",
+            "4",
+        ),
+        ("the node of vCPU 0", BOTH_NODES, Others(), "2-5,50", "50"),
+        ("the node of vCPU 0 ahead of an idle core", BOTH_NODES, Others(), "2-5,104", "104"),
+        ("then its other nodes", BOTH_NODES, Others(dedicated={50: ANOTHER}), "2-5,50", "2"),
+        ("then any", GuestXml(pins(40)), Others(), "2-5", "2"),
+        ("an idle core ahead of a vCPU's sibling", GUEST, Others(), "10,74-75,90", "90"),
+        ("an idle core ahead of another guest's", GUEST, Others(vcpus={66: ANOTHER}), "2-3", "3"),
+        ("an idle core ahead of a dedicated one's", GUEST, Others(dedicated={66: ANOTHER}), "2-3", "3"),
+        ("an idle core ahead of a shared one's", GUEST, Others(shared={66: ANOTHER}), "2-3", "3"),
+        ("a sibling if nothing else is left", GUEST, Others(), "10-11,28,74-75,92", "28"),
+    ],
+    ids=lambda value: value if isinstance(value, str) and " " in value else "",
+)
+def test_dedicated_prefers(why: str, guest: GuestXml, others: Others, pool: str, expected: str) -> None:
+    assert chosen("dedicated", guest, others, pool=pool) == expected, why
+
+
+def test_dedicated_prefers_a_core_without_reserved_siblings() -> None:
+    assert chosen("dedicated", pool="2-3", reserved="66") == "3"
+
+
+def test_dedicated_of_several_goes_by_number_too() -> None:
+    assert chosen('"dedicated:2"', pool="2-5") == "2-3"
+    assert chosen('"dedicated:2"', others=Others(dedicated={66: ANOTHER}), pool="2-5") == "3-4"
+    assert chosen('"dedicated:2"', others=Others(previous=frozenset((3, 5))), pool="2-5") == "3,5"
+
+
+def test_dedicated_without_a_host_goes_by_number() -> None:
+    assert chosen("dedicated", BOTH_NODES, machine=None, pool="2-5,50") == "2"
+
+
+@pytest.mark.parametrize(
+    ("placement", "others", "checks", "pool", "expected"),
+    [
+        (
+            "dedicated",
+            Others(dedicated={2: ANOTHER, 3: ANOTHER, 4: THIRD, 5: THIRD}),
+            "",
+            "2-5",
+            f"all 4 CPUs of the pool are held, by {ANOTHER} and {THIRD}",
+        ),
+        ("dedicated", Others(shared={2: ANOTHER}), "", "2", f"the only CPU, 2, of the pool is held, by {ANOTHER}"),
+        ("dedicated", Others(), "", "10-11", "all 2 CPUs of the pool are used by vCPUs"),
+        ("dedicated", Others(vcpus={2: ANOTHER}), "", "2", "the only CPU, 2, of the pool is used by vCPUs"),
+        ("dedicated", Others(), "numa: error", "34-35", "all 2 CPUs of the pool are on other NUMA nodes"),
+        (
+            '"dedicated:3"',
+            Others({2: THIRD}, {3: ANOTHER}),
+            "",
+            "2-5",
+            f"2 of the 4 CPUs of the pool are free, 3 wanted; CPU 2 is used by vCPUs; CPU 3 is held, by {ANOTHER}",
+        ),
+        (
+            '"dedicated:2"',
+            Others(),
+            "",
+            "2,300",
+            "1 of the 2 CPUs of the pool is free, 2 wanted; CPU 300 is offline",
+        ),
+    ],
+)
+def test_dedicated_says_why_not(placement: str, others: Others, checks: str, pool: str, expected: str) -> None:
+    assert chosen(placement, others=others, checks=checks, pool=pool) == expected
+
+
+@pytest.mark.parametrize(
+    ("placement", "checks", "pool", "expected"),
+    [
+        ("dedicated", "smt: error", "20,84", "20"),
+        ("dedicated", "smt: error", "75,92", "92"),
+        ("dedicated", "smt: error", "52,75-76", "76"),
+        ("dedicated", "smt: off", "52,75-76", "76"),
+    ],
+)
+def test_dedicated_where_siblings_are_an_error(placement: str, checks: str, pool: str, expected: str) -> None:
+    assert chosen(placement, checks=checks, pool=pool) == expected
+
+
+def test_a_check_that_is_an_error_narrows_the_choice() -> None:
+    """`dedicated` does not name a CPU of the nearest node that its own checks then refuse, while another would do."""
+    guest = GuestXml(pins(10, 11))
+    assert chosen("dedicated", guest, checks="smt: error", pool="40,75") == "40"
+    assert chosen("dedicated", guest, checks="smt: warn", pool="40,75") == "75"
+    assert chosen("dedicated", guest, checks="smt: error", pool="75") == (
+        "the only CPU, 75, of the pool is on cores that run vCPUs"
+    )
+    isolated = host("xeon-2x16-offline-isolated")
+    strict = chosen('"dedicated:2"', GuestXml(pins(8, 9)), checks="isolated: error", machine=isolated, pool="1-2,16,32")
+    assert strict == "1,32"
+    assert chosen("dedicated", GuestXml(pins(8, 9)), checks="isolated: error", machine=isolated, pool="2") == "2"
+
+
+# -- order ------------------------------------------------------------------------------------------------------------
+
+
+def test_fallback_in_order_with_each_reason() -> None:
+    rules = policy('dedicated, "vcpu:9", "vcpu:0", pool', pool="2")
+    plan = decide(GUEST, rules, SMT, Others(dedicated={2: ANOTHER}))
+    assert (plan.placement, plan.cpus, plan.dedicated) == ("vcpu:0", frozenset((10,)), False)
+    assert plan.reason == (
+        f"rule 'nfv' says vcpu:0 after dedicated was skipped: the only CPU, 2, of the pool is held, by {ANOTHER}; "
+        "vcpu:9 was skipped: the guest has 4 vCPUs, numbered from 0"
+    )
+    assert [attempt.placement.text for attempt in plan.attempts] == ["dedicated", "vcpu:9", "vcpu:0"]
+
+
+@pytest.mark.parametrize(
+    ("guest", "networking", "expected"),
+    [
+        ("dpdk", "ovs-dpdk", ["vcpu:0"]),
+        ("dpdk", "kernel", ["dedicated", "vcpu:0"]),
+        ("kernel", "ovs-dpdk", ["dedicated"]),
+        ("kernel", "kernel", ["dedicated"]),
+    ],
+)
+def test_auto_is_expanded_in_its_place(guest: str, networking: str, expected: list[str]) -> None:
+    rules = policy('"vcpu:9", auto, "vcpu:8"', f"guest: {guest}", networking=networking, pool="2", reserved="10")
+    attempts = decide(GUEST, rules, SMT, Others(dedicated={2: ANOTHER})).attempts
+    assert [attempt.placement.text for attempt in attempts] == ["vcpu:9", *expected, "vcpu:8"]

@@ -1,0 +1,101 @@
+"""The decision, as a function of guest, policy and host."""
+
+from __future__ import annotations
+
+import pytest
+from hosts import domain_xml
+
+from emupin.engine.host import Host
+from emupin.engine.plan import Plan, plan
+from emupin.guest import domainxml
+from emupin.policy.grammar.policyfile import compile_policy
+
+HOST = Host(online=frozenset(range(16)))
+
+
+def decide(placement: str, xml: str = "", checks: str = "{}", host: Host | None = HOST) -> Plan:
+    text = f"version: 1\nrules:\n  - name: nfv\n    placement: {placement}\n    checks: {checks}\n"
+    guest = domainxml.read((xml or domain_xml()).encode(), "test")
+    return plan(guest, compile_policy(text.encode(), "policy.yaml"), host)
+
+
+@pytest.mark.parametrize(
+    ("placement", "cpus"),
+    [
+        ("vcpu:0", {2}),
+        ('"cpus:9-10,12"', {9, 10, 12}),
+        ('["vcpu:1", "cpus:9"]', {9}),
+        ('["vcpu:9", "vcpu:0"]', {2}),
+        ('["cpus:99", "vcpu:0"]', {2}),
+    ],
+)
+def test_the_first_placement_that_passes_wins(placement: str, cpus: set[int]) -> None:
+    assert decide(placement).cpus == frozenset(cpus)
+
+
+@pytest.mark.parametrize(
+    ("placement", "problem"),
+    [
+        ("vcpu:1", "vCPU 1 runs on CPU 3"),
+        ("vcpu:9", "the guest has 4 vCPUs, numbered from 0"),
+        ('"cpus:2-5"', "vCPU 1 runs on CPU 3"),
+        ('"cpus:1,90-91"', "the host has no CPUs 90-91 online (online are 0-15)"),
+    ],
+)
+def test_a_placement_that_fails_a_check_says_why(placement: str, problem: str) -> None:
+    decided = decide(placement)
+    assert decided.failed
+    assert decided.cpus is None
+    assert decided.attempts[0].problem == problem
+    assert problem in decided.reason
+
+
+def test_the_reason_says_what_was_skipped() -> None:
+    decided = decide('["vcpu:1", "vcpu:0"]')
+    assert decided.reason == "rule 'nfv' says vcpu:0 after vcpu:1 was skipped: vCPU 1 runs on CPU 3"
+
+
+def test_keep_leaves_the_guest_as_it_is() -> None:
+    decided = decide('["vcpu:1", keep]')
+    assert (decided.cpus, decided.failed, decided.placement) == (None, False, "keep")
+
+
+def test_a_check_may_warn_or_be_off() -> None:
+    warned = decide("vcpu:1", checks="{vcpu_overlap: warn}")
+    assert (warned.cpus, warned.warnings) == (frozenset({3}), ("vcpu:1: vCPU 1 runs on CPU 3",))
+    silent = decide("vcpu:1", checks="{vcpu_overlap: 'off'}")
+    assert (silent.cpus, silent.warnings) == (frozenset({3}), ())
+
+
+def test_without_a_host_what_needs_one_is_not_checked() -> None:
+    assert decide('"cpus:99"', host=None).cpus == frozenset({99})
+
+
+def test_a_floating_vcpu_overlaps_with_every_cpu() -> None:
+    floating = domain_xml().replace("    <vcpupin vcpu='2' cpuset='4'/>\n", "")
+    assert decide('"cpus:9"', floating).attempts[0].problem == "vCPU 2 is not pinned and may run on any CPU"
+    confined = floating.replace("placement='static'", "placement='static' cpuset='4-7'")
+    assert decide('"cpus:9"', confined).cpus == frozenset({9})
+    assert decide('"cpus:7"', confined).attempts[0].problem == "vCPU 2 runs on CPU 7"
+
+
+def test_vcpu_0_without_a_pin_gives_nothing() -> None:
+    floating = domain_xml().replace("    <vcpupin vcpu='0' cpuset='2'/>\n", "")
+    assert decide("vcpu:0", floating).attempts[0].problem == "vCPU 0 is not pinned"
+
+
+def test_a_vcpu_that_is_not_plugged_in_counts_with_its_own_pin_only() -> None:
+    fewer = domain_xml().replace("<vcpu placement='static'>4<", "<vcpu placement='static' current='1'>4<")
+    assert decide("vcpu:1", fewer).failed
+    unpinned = fewer.replace("    <vcpupin vcpu='3' cpuset='5'/>\n", "")
+    assert decide('"cpus:5"', unpinned).cpus == frozenset({5})
+
+
+def test_a_guest_of_one_vcpu_shares_its_cpu() -> None:
+    single = domain_xml().replace(">4</vcpu>", ">1</vcpu>")
+    assert decide("vcpu:0", single).cpus == frozenset({2})
+
+
+def test_numad_decides_where_an_automatic_guest_runs() -> None:
+    automatic = domain_xml().replace("placement='static'", "placement='auto' cpuset='2-9'").replace("vcpupin", "other")
+    assert decide("vcpu:0", automatic).attempts[0].problem == "vCPU 0 is not pinned"

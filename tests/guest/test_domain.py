@@ -1,0 +1,345 @@
+"""What is read from a domain XML and from libvirt's status XML."""
+
+from __future__ import annotations
+
+import contextlib
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+import strategies
+from hypothesis import HealthCheck, example, given, settings
+from hypothesis import strategies as st
+
+from emupin.base.errors import DomainError
+from emupin.guest import domain, domainxml, statusxml
+
+if TYPE_CHECKING:
+    from conftest import Libvirt
+
+FIXTURES = Path(__file__).parents[2] / "fixtures" / "xml"
+STATUS = (FIXTURES / "status" / "libvirt-9.0.xml").read_bytes()
+
+
+def fixture(name: str) -> domain.Domain:
+    return domainxml.read((FIXTURES / f"{name}.xml").read_bytes(), name)
+
+
+def guest(inside: str = "", root: str = "type='kvm'") -> domain.Domain:
+    return domainxml.read(f"<domain {root}>{inside}</domain>".encode(), "x")
+
+
+def refusal(inside: str) -> str:
+    with pytest.raises(DomainError) as caught:
+        guest(inside)
+    return str(caught.value)
+
+
+# -- tools' output -----------------------------------------------------------------------------------------------------
+
+
+def test_nova_pinned() -> None:
+    vnf = fixture("nova-1.1-pinned")
+    assert (vnf.kind, vnf.id, vnf.name) == ("kvm", None, "instance-000000a7")
+    assert vnf.uuid == "c1d7b9a0-2f4e-4a63-8d15-6b7c8d9e0f21"
+    assert (vnf.vcpus, vnf.offline) == (8, frozenset())
+    assert vnf.vcpupins == {i: frozenset((cpu,)) for i, cpu in enumerate((12, 44, 13, 45, 14, 46, 15, 47))}
+    assert vnf.emulatorpin == frozenset((12, 13, 14, 15, 44, 45, 46, 47))
+    assert (vnf.flavor, vnf.project) == ("vnf.xlarge", "0c1d5b7e9a2f4c6d8e0f1a2b3c4d5e6f")
+    assert vnf.interfaces == frozenset({"vhostuser"})
+    assert not vnf.realtime
+
+
+def test_nova_of_the_older_namespace() -> None:
+    assert (fixture("nova-1.0").flavor, fixture("nova-1.0").project) == (
+        "nfv.large",
+        "0c1d5b7e9a2f4c6d8e0f1a2b3c4d5e6f",
+    )
+
+
+def test_nova_realtime() -> None:
+    assert fixture("nova-realtime").realtime == {1, 2, 3}
+
+
+def test_nova_floating() -> None:
+    web = fixture("nova-floating")
+    assert (web.cpuset, web.vcpupins, web.emulatorpin) == (frozenset((2, 3, 4, 5, 34, 35, 36, 37)), {}, None)
+    assert web.vcpu_cpus(0) == web.cpuset
+    assert web.interfaces == frozenset({"bridge"})
+
+
+def test_ovirt() -> None:
+    firewall = fixture("ovirt")
+    assert (firewall.vcpus, firewall.offline) == (64, frozenset(range(4, 64)))
+    assert (firewall.flavor, firewall.project) == (None, None)
+    assert (firewall.iothreads, firewall.iothreadpins) == ((1,), {1: frozenset((0, 1))})
+
+
+def test_kubevirt() -> None:
+    assert (fixture("kubevirt").name, fixture("kubevirt").uuid) == ("telco_cnf-fw", None)
+    assert fixture("kubevirt").interfaces == frozenset({"ethernet"})
+
+
+def test_live() -> None:
+    assert (fixture("live").id, fixture("nova-1.0").id) == ("12", None)
+
+
+def test_decoys_in_metadata() -> None:
+    decoys = fixture("metadata-decoys")
+    assert (decoys.vcpus, decoys.cpuset, decoys.emulatorpin) == (2, None, None)
+    assert decoys.vcpupins == {0: frozenset((4,)), 1: frozenset((5,))}
+
+
+@pytest.mark.parametrize(
+    ("name", "text"), [("latin-1", "gäst-ü"), ("windows-1252", "euro-€"), ("non-ascii-name", "måling-測試-🚀")]
+)
+def test_names_in_any_encoding(name: str, text: str) -> None:
+    assert fixture(name).name == text
+
+
+# -- single facts ------------------------------------------------------------------------------------------------------
+
+
+def test_an_empty_domain() -> None:
+    empty = guest()
+    assert (empty.name, empty.uuid, empty.vcpus, empty.cpuset, empty.automatic) == ("", None, 1, None, False)
+    assert (empty.iothreads, empty.interfaces, empty.vcpu_cpus(0)) == ((), frozenset(), None)
+
+
+@pytest.mark.parametrize(
+    ("inside", "vcpus", "offline"),
+    [
+        ("<vcpu>4</vcpu>", 4, set()),
+        ("<vcpu current='2'>4</vcpu>", 4, {2, 3}),
+        ("<vcpu current='4'>4</vcpu>", 4, set()),
+        ("<vcpu>2</vcpu><vcpu>8</vcpu>", 2, set()),
+        ("<vcpu><!-- four -->4<!-- 2 --></vcpu>", 4, set()),
+        ("<vcpu>&#x34;</vcpu>", 4, set()),
+        ("<vcpu>4</vcpu><vcpus/>", 4, set()),
+        (
+            "<vcpu current='2'>4</vcpu><vcpus><vcpu id='0' enabled='yes'/><vcpu id='1' enabled='no'/>"
+            "<vcpu id='2' enabled='yes'/><vcpu id='3' enabled='no'/></vcpus>",
+            4,
+            {1, 3},
+        ),
+        ("<vcpu>4</vcpu><vcpus><vcpu id='0' enabled='yes'/></vcpus>", 4, {1, 2, 3}),
+    ],
+)
+def test_vcpus(inside: str, vcpus: int, offline: set[int], libvirt: Libvirt) -> None:
+    for read in (guest(inside), domainxml.read(libvirt.printed(minimal(inside)), "libvirt")):
+        assert read.vcpus == vcpus
+        assert read.offline == offline
+
+
+def minimal(inside: str) -> bytes:
+    head = "<domain type='kvm'><name>x</name><memory>65536</memory><os><type>hvm</type></os>"
+    return f"{head}{inside}</domain>".encode()
+
+
+@pytest.mark.parametrize(
+    ("attributes", "cpus"),
+    [
+        ("cpuset='2-3'", {2, 3}),
+        ("placement='static' cpuset='2-3'", {2, 3}),
+        ("placement='auto' cpuset='2-3'", None),
+        ("placement='auto' cpuset='junk, which libvirt does not look at'", None),
+        ("", None),
+    ],
+)
+def test_cpus_of_an_unpinned_vcpu(attributes: str, cpus: set[int] | None, libvirt: Libvirt) -> None:
+    inside = f"<vcpu {attributes}>2</vcpu>"
+    assert guest(inside).vcpu_cpus(1) == cpus
+    assert guest(inside).automatic == ("auto" in attributes)
+    again = domainxml.read(libvirt.printed(minimal(inside)), "libvirt")
+    assert again.vcpu_cpus(1) == cpus
+
+
+def test_own_pin_comes_first() -> None:
+    inside = "<vcpu cpuset='2-3'>2</vcpu><cputune><vcpupin vcpu='1' cpuset='7'/></cputune>"
+    assert guest(inside).vcpu_cpus(0) == frozenset((2, 3))
+    assert guest(inside).vcpu_cpus(1) == frozenset((7,))
+
+
+@pytest.mark.parametrize(
+    ("inside", "ids"),
+    [
+        ("", ()),
+        ("<iothreads>3</iothreads>", (1, 2, 3)),
+        ("<iothreads>2</iothreads><iothreadids><iothread id='4'/><iothread id='2'/></iothreadids>", (4, 2)),
+        ("<iothreads>3</iothreads><iothreadids><iothread id='2'/></iothreadids>", (2, 1, 3)),
+        ("<iothreadids><iothread id='2'><poll max='0'/></iothread></iothreadids>", (2,)),
+        ("<iothreads>1</iothreads><iothreadids><iothread id='2'/><iothread id='7'/></iothreadids>", (2, 7)),
+    ],
+)
+def test_iothreads(inside: str, ids: tuple[int, ...], libvirt: Libvirt) -> None:
+    assert guest(inside).iothreads == ids
+    assert sorted(domainxml.read(libvirt.printed(minimal(inside)), "libvirt").iothreads) == sorted(ids)
+
+
+@pytest.mark.parametrize(
+    ("scheduler", "vcpus"), [("fifo", {0, 2, 3}), ("rr", {0, 2, 3}), ("batch", {0}), ("idle", {0})]
+)
+def test_realtime(scheduler: str, vcpus: set[int]) -> None:
+    inside = "<vcpusched vcpus='0' scheduler='fifo' priority='1'/>"
+    inside += f"<vcpusched vcpus='2-3' scheduler='{scheduler}'/>"
+    assert guest(f"<cputune>{inside}</cputune>").realtime == vcpus
+
+
+def test_interfaces() -> None:
+    inside = "<interface type='vhostuser'/><interface type='bridge'><source/></interface><hostdev type='pci'/>"
+    inside += "<controller><interface type='nested'/></controller>"
+    assert guest(f"<devices>{inside}</devices>").interfaces == frozenset({"vhostuser", "bridge"})
+
+
+def test_flavor_and_project_only_from_nova() -> None:
+    inside = "<nova:flavor name='f{1}'/><nova:owner><nova:project uuid='p{1}'/></nova:owner>"
+    nova = "<nova:instance xmlns:nova='{0}'>" + inside + "</nova:instance>"
+    foreign = nova.format("http://example.org/xmlns/libvirt/nova/1.0", 1)
+    first, second = (nova.format("http://openstack.org/xmlns/libvirt/nova/1.7", n) for n in (2, 3))
+    read = guest(f"<metadata>{foreign}{first}{second}</metadata>")
+    assert (read.flavor, read.project) == ("f2", "p2")
+    assert guest(f"<devices>{first}</devices>").flavor is None
+
+
+def test_a_tenant_cannot_forge_a_flavor() -> None:
+    """The display name and the image's properties are the tenant's: text and deeper elements count for nothing."""
+    space = "xmlns:nova='http://openstack.org/xmlns/libvirt/nova/1.1'"
+    inside = "<nova:name>&lt;nova:flavor name='nfv'/></nova:name><nova:image><nova:flavor name='nfv'/>"
+    inside += "<nova:properties><nova:project uuid='p'/></nova:properties></nova:image>"
+    read = guest(f"<metadata><nova:instance {space}>{inside}</nova:instance></metadata>")
+    assert (read.flavor, read.project) == (None, None)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "6d5f1c0a-3b2e-4a19-8c7d-0123456789ab",
+        "6D5F1C0A3B2E4A198C7D0123456789AB",
+        " 6d5f1c0a-3b2e4a198c7d0123456789ab\n",
+    ],
+)
+def test_uuid(text: str) -> None:
+    assert guest(f"<uuid>{text}</uuid>").uuid == "6d5f1c0a-3b2e-4a19-8c7d-0123456789ab"
+
+
+@pytest.mark.parametrize(
+    ("inside", "message"),
+    [
+        ("<uuid>6d5f</uuid>", "x: <uuid>6d5f</uuid> is not a UUID; `uuidgen` makes one"),
+        ("<vcpu>-1</vcpu>", "x: <vcpu>-1</vcpu> is not a count; give a number such as 4"),
+        ("<vcpu>65536</vcpu>", "x: <vcpu>65536</vcpu> is not a count; give a number such as 4"),
+        ("<iothreads>99999999999999</iothreads>", "x: <iothreads>99999999999999</iothreads> is not a count; give a"),
+        ("\n<vcpus><vcpu id='y' enabled='yes'/></vcpus>\n", "x:2: <vcpu id='y'> is not a number up to 65535; give"),
+        ("\n<vcpu cpuset='y'>2</vcpu>\n\n", "x:2: <vcpu cpuset='y'>: 'y' is neither N, N-M nor ^N; give a list such"),
+    ],
+)
+def test_impossible_values(inside: str, message: str) -> None:
+    assert refusal(inside).startswith(message)
+
+
+# -- any document ------------------------------------------------------------------------------------------------------
+
+
+@settings(suppress_health_check=[HealthCheck.too_slow], deadline=None)
+@given(strategies.documents())
+def test_pins_of_any_document(document: strategies.Document) -> None:
+    read = domainxml.read(document.data, "x")
+    assert (read.vcpus, read.uuid, read.kind) == (document.vcpus, strategies.UUID, "kvm")
+    assert (read.vcpupins, read.iothreadpins) == (document.vcpupins, document.iothreadpins)
+    assert read.emulatorpin == document.emulatorpin
+
+
+@settings(
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture], deadline=None, max_examples=50
+)
+@given(document=strategies.documents())
+def test_libvirt_reads_the_same(libvirt: Libvirt, document: strategies.Document) -> None:
+    ours, theirs = domainxml.read(document.data, "x"), domainxml.read(libvirt.printed(document.data), "x")
+    assert ours.replace(layout=None) == theirs.replace(layout=None)
+
+
+PIECES = """<?xml version='1.0' encoding='| '?>|<domain type='kvm'>|</domain>|<domstatus pid='1'>|</domstatus>|<vcpus>
+</vcpus>|<vcpu id='0' pid='|'/>|<cputune>|</cputune>|<emulatorpin cpuset='|<vcpupin vcpu='1' |<uuid>|</uuid>|<metadata>
+<!DOCTYPE x>|\xff\xfe|\0|\xef\xbb\xbf|1|idna|shift_jis|hex|utf-8|&#1;|&x;|<x:y>|<!--|-->"""
+JUNK = st.binary(max_size=60) | st.lists(
+    st.sampled_from(PIECES.replace("\n", "|").encode("latin-1").split(b"|")), max_size=9
+).map(b"".join)
+
+
+@settings(max_examples=600, deadline=None)
+@given(JUNK)
+@example(b"<?xml version='1.0' encoding='idna'?><domain/>")
+@example(b"<?xml version='1.0' encoding='shift_jis'?><domain/>")
+@example(b"<domstatus pid='1'><vcpus><vcpu id='0' pid='x'/></vcpus><domain type='kvm'/></domstatus>")
+def test_junk_is_refused_with_our_own_error(data: bytes) -> None:
+    read_or_refuse(data)
+
+
+def read_or_refuse(data: bytes) -> None:
+    for read in (domainxml.read, statusxml.read):
+        with contextlib.suppress(DomainError):
+            read(data, "x")
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.sampled_from(("nova-1.0", "latin-1", "kubevirt", "status/libvirt-9.0")), st.data())
+def test_a_damaged_document(name: str, data: st.DataObject) -> None:
+    text = bytearray((FIXTURES / f"{name}.xml").read_bytes())
+    at = data.draw(st.integers(0, len(text) - 1))
+    text[at : at + data.draw(st.integers(0, 3))] = data.draw(st.binary(max_size=3))
+    read_or_refuse(bytes(text))
+
+
+# -- status ------------------------------------------------------------------------------------------------------------
+
+
+def test_status() -> None:
+    status = statusxml.read(STATUS, "live-1.xml")
+    assert (status.pid, status.state, status.vcpu_tids) == (109, "running", {0: 114, 1: 115})
+    live = status.domain
+    assert (live.kind, live.id, live.name, live.uuid) == ("qemu", "1", "live-1", "8c4a6e82-a5b9-46d7-a8f4-19203a4b5c6d")
+    assert (live.vcpus, live.offline, live.iothreads) == (3, frozenset((2,)), (1,))
+    assert live.vcpupins == {0: frozenset((0,)), 1: frozenset((1,))}
+    assert live.emulatorpin == frozenset((0, 1))
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        (b"domain", b"network", "x: <domstatus> holds no <domain>; is this one of libvirt's status files?"),
+        (b"domstatus", b"domain", "x:8: the root element is <domain>, not <domstatus>; is this one of libvirt's"),
+        (b"pid='115'", b"pid='soon'", "x:13: <vcpu pid='soon'> is not a number up to 4194304; give a number such as 0"),
+        (b"cpuset='0-1'", b"cpuset='1-0'", "x:241: <emulatorpin cpuset='1-0'>: '1-0' runs backwards; give a list"),
+    ],
+)
+def test_status_refusals(old: bytes, new: bytes, message: str) -> None:
+    with pytest.raises(DomainError) as caught:
+        statusxml.read(STATUS.replace(old, new), "x")
+    assert str(caught.value).startswith(message)
+
+
+@pytest.mark.parametrize("pid", [b"", b" pid='0'", b" pid='-1'"])
+def test_guest_that_is_still_starting_has_no_process(pid: bytes) -> None:
+    """libvirt writes the status file before QEMU runs, too."""
+    data = b"<domstatus state='shutoff'%s><domain type='qemu'><vcpu>2</vcpu></domain></domstatus>" % pid
+    status = statusxml.read(data, "x")
+    assert (status.pid, status.domain.vcpus) == (0, 2)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "<metadata><devices><vcpu>9</vcpu><cputune><emulatorpin cpuset='7'/></cputune></devices></metadata>",
+        "<metadata><x><devices/></x><cputune><emulatorpin cpuset='7'/></cputune></metadata>",
+        "<metadata/><!-- </metadata> --><x><cputune><emulatorpin cpuset='7'/></cputune></x>",
+        "<metadata><!-- </metadata> <cputune> --><cputune><emulatorpin cpuset='7'/></cputune></metadata>",
+        "<metadata><metadata><cputune><emulatorpin cpuset='7'/></cputune></metadata><cputune/></metadata>",
+        "<metadata><![CDATA[</metadata>]]><vcpu>9</vcpu></metadata>",
+    ],
+)
+def test_a_section_that_is_passed_over_ends_where_it_ends(text: str) -> None:
+    """What looks like the guest's own elements inside, or like the section's end, is neither."""
+    data = f"<domain><name>a</name>{text}<vcpu>2</vcpu><cputune><emulatorpin cpuset='1'/></cputune></domain>".encode()
+    for sections in (frozenset(), frozenset(("metadata",)), frozenset(("devices",)), domainxml.LONG_SECTIONS):
+        guest = domainxml.read(data, "x", sections)
+        assert (guest.vcpus, guest.emulatorpin) == (2, frozenset((1,)))

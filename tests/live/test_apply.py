@@ -1,0 +1,248 @@
+"""`emupin apply` on a pretended kernel and a pretended libvirt; real ones are in `tests/real`."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+from command import emupin
+from guests import Machine, many
+from hosts import Host, domain_xml
+
+from emupin.base import cpuset
+from emupin.base.errors import RecordError
+from emupin.live.alignment import Context
+from emupin.live.applying import FAILED, IN_LINE, LEFT_ALONE, MENDED, OUT_OF_LINE, Means, Result, apply
+from emupin.node.claims import Ledger
+from emupin.order import SHUT_OFF, Order
+from emupin.policy import store
+from emupin.recorder import Recorded
+from emupin.screen.applytext import lines, total
+
+STORED = "5a3f1d2c-7f0e-4c50-9a1b-00000000000f"
+DEDICATED = """\
+version: 1
+host: {pool: "8-11"}
+rules:
+  - name: nfv
+    match: {name: "nfv-*"}
+    placement: [dedicated]
+"""
+
+
+@dataclass
+class World:
+    """Guests by name, what libvirt was asked for, and what stands in its way."""
+
+    machines: dict[str, Machine]
+    orders: list[Order] = field(default_factory=list)
+    trouble: str = ""
+    meddles: bool = False
+    """Somebody puts a thread elsewhere whenever libvirt has recorded a pin."""
+
+    @property
+    def means(self) -> Means:
+        return Means(self.set_affinity, self.record)
+
+    def set_affinity(self, tid: int, cpus: frozenset[int]) -> None:
+        for machine in self.machines.values():
+            if tid - machine.pid in machine.tasks:
+                group = machine.host.root / f"sys/fs/cgroup/cpuset{machine.folder}/emulator/cpuset.cpus"
+                machine.group = group.read_text().strip()
+                machine.tasks[tid - machine.pid].allowed = cpuset.format(cpus)
+                machine.write()
+
+    def record(self, root: str, order: Order) -> Mapping[str, Recorded]:
+        if self.trouble:
+            raise RecordError("libvirt-python", self.trouble)
+        self.orders.append(order)
+        for machine in self.machines.values():
+            if machine.uuid == order.uuid:
+                machine.pin = cpuset.format(order.cpus)
+                machine.stored = machine.pin if order.persist else machine.stored
+                if self.meddles:
+                    machine.tasks[1].allowed = "9"
+                machine.write()
+                return {"live": Recorded(machine.name, None), "persistent": Recorded(machine.name, None)}
+        path = f"{root}/etc/libvirt/qemu/nfv-2.xml"
+        Path(path).write_text(domain_xml("nfv-2", cpuset.format(order.cpus), STORED))
+        return {"persistent": Recorded("nfv-2", None)}
+
+
+@pytest.fixture
+def host(tmp_path: Path) -> Host:
+    host = Host(tmp_path)
+    host.set_policy()
+    return host
+
+
+def run(host: Host, names: list[str], means: Means | None) -> dict[str, Result]:
+    found = store.find(str(host.root))
+    assert found.policy
+    return {each.name: each for each in apply(Context(str(host.root), found.policy), names, means)}
+
+
+def states(results: dict[str, Result]) -> list[str]:
+    return [each.state for each in results.values()]
+
+
+def spoil(machine: Machine) -> None:
+    for task in list(machine.tasks.values())[:3]:
+        task.allowed = "2-5"
+    machine.group = machine.pin = machine.stored = "2-5"
+    machine.write()
+
+
+def snapshot(root: Path) -> dict[str, bytes]:
+    keep = ("run/emupin", "var/lib/emupin")
+    return {
+        str(path): path.read_bytes()
+        for path in root.rglob("*")
+        if path.is_file() and not str(path.relative_to(root)).startswith(keep)
+    }
+
+
+def test_a_dry_run_shows_all_and_changes_nothing(host: Host) -> None:
+    spoil(Machine(host))
+    before = snapshot(host.root)
+    done = emupin(host.root, "apply", "nfv-1")
+    assert (done.returncode, done.stderr) == (1, b"nothing was changed: with --yes it is\n")
+    assert done.stdout.decode().splitlines() == [
+        "nfv-1: out of line (rule nfv, vcpu:0: emulator threads on 2)",
+        "  emulator thread 'qemu-system-x86' (4242): 2-5 -> 2",
+        "  emulator thread 'qemu-system-x86' (4243): 2-5 -> 2",
+        "  emulator thread 'vnc_worker' (4244): 2-5 -> 2",
+        "  cpuset.cpus of emulator: 2-5 -> 2",
+        "  live XML:",
+        "    -<emulatorpin cpuset='2-5'/>",
+        "    +<emulatorpin cpuset='2'/>",
+        "  persistent XML:",
+        "    -<emulatorpin cpuset='2-5'/>",
+        "    +<emulatorpin cpuset='2'/>",
+        "1 guest: 1 out of line",
+    ]
+    assert snapshot(host.root) == before
+    assert not (host.root / "run/emupin/claims").exists()
+
+
+def test_mended_claimed_and_audited(host: Host) -> None:
+    machine = Machine(host)
+    spoil(machine)
+    world = World({"nfv-1": machine})
+    result = run(host, ["nfv-1"], world.means)["nfv-1"]
+    assert (result.state, result.error) == (MENDED, "")
+    assert (result.done.groups, sorted(result.done.moved)) == (1, [4242, 4243, 4244])
+    assert result.done.recorded == ["live", "persistent"]
+    assert list(lines(result, applied=True)) == [
+        "nfv-1: mended (rule nfv, vcpu:0: emulator threads on 2): 1 cpuset written, 3 threads set, "
+        "live and persistent XML changed"
+    ]
+    assert [machine.tasks[at].allowed for at in (0, 3, 4)] == ["2", "7", "2"]
+    assert Ledger.look(str(host.root), None).claims[machine.uuid].cpus == 1 << 2
+    (entry,) = host.audit()
+    assert (entry["op"], entry["outcome"], entry["uuid"]) == ("apply", "enforced", machine.uuid)
+    assert "hunter2" not in json.dumps(entry)
+    again = run(host, ["nfv-1"], world.means)["nfv-1"]
+    assert again.state == IN_LINE
+    assert len(world.orders) == 1, "libvirt is not asked where its files are right"
+
+
+def test_guests_that_no_rule_takes_or_that_are_kept_are_not_touched(host: Host) -> None:
+    other = Machine(host, "other")
+    spoil(other)
+    before = snapshot(host.root)
+    world = World({"other": other})
+    assert states(run(host, ["other"], world.means)) == [LEFT_ALONE]
+    host.set_policy(DEDICATED.replace("[dedicated]", "[keep]").replace("nfv-*", "*"))
+    assert states(run(host, ["other"], world.means)) == [LEFT_ALONE]
+    host.set_policy()
+    assert snapshot(host.root) == before
+    assert not world.orders
+
+
+def test_a_guest_that_is_shut_off(host: Host) -> None:
+    path = host.write("etc/libvirt/qemu/nfv-2.xml", domain_xml("nfv-2", "2-5", STORED))
+    world = World({})
+    assert states(run(host, ["nfv-2"], None)) == [OUT_OF_LINE]
+    result = run(host, ["nfv-2"], world.means)["nfv-2"]
+    assert (result.state, result.done.recorded) == (MENDED, ["persistent"])
+    assert "<emulatorpin cpuset='2'/>" in path.read_text()
+    (order,) = world.orders
+    assert (order.domain_id, order.cpus) == (SHUT_OFF, frozenset({2}))
+    assert Ledger.look(str(host.root), None).claims == {}, "who does not run holds nothing"
+    assert [(each["op"], each["outcome"]) for each in host.audit()] == [("apply", "rewritten")]
+    assert states(run(host, ["nfv-2"], world.means)) == [IN_LINE]
+    host.set_policy("version: 1\nrules: [{name: nfv, match: {name: 'nfv-*'}, placement: 'cpus:9', persist: false}]\n")
+    assert states(run(host, ["nfv-2"], None)) == [IN_LINE], "nothing is to persist"
+
+
+def test_one_failure_stops_no_other(host: Host) -> None:
+    machine = Machine(host)
+    spoil(machine)
+    host.write(
+        "etc/libvirt/qemu/nfv-3.xml", domain_xml("nfv-3", "2-5", STORED).replace("cpuset='2'/>", "cpuset='99'/>")
+    )
+    host.write("etc/libvirt/qemu/nfv-0.xml", "<domain")
+    results = run(host, ["nfv-0", "nfv-3", "nfv-1", "gone"], World({"nfv-1": machine}).means)
+    assert states(results) == [FAILED, FAILED, MENDED, "ended"]
+    assert "99" in results["nfv-3"].error
+    assert total(list(results.values())) == "4 guests: 1 mended, 1 ended, 2 failed"
+    done = emupin(host.root, "apply", "--all")
+    assert done.returncode == 2
+    assert done.stderr.count(b"\n") == 2
+
+
+def test_trouble_with_libvirt_leaves_the_threads_placed(host: Host) -> None:
+    machine = Machine(host)
+    spoil(machine)
+    result = run(host, ["nfv-1"], World({"nfv-1": machine}, trouble="is not installed").means)["nfv-1"]
+    assert (result.state, result.error) == (FAILED, "libvirt-python: is not installed")
+    assert len(result.done.moved) == 3
+    assert machine.tasks[1].allowed == "2"
+    assert "3 threads set" in next(lines(result, applied=True))
+
+
+def test_somebody_who_changes_it_all_the_time_is_reported(host: Host) -> None:
+    machine = Machine(host)
+    spoil(machine)
+    world = World({"nfv-1": machine}, meddles=True)
+    result = run(host, ["nfv-1"], world.means)["nfv-1"]
+    assert (result.state, len(world.orders)) == (MENDED, 1), "the second round put it right"
+    machine.pin = "5"
+    machine.write()
+    stubborn = Means(lambda tid, cpus: None if tid == 4243 else world.set_affinity(tid, cpus), world.record)
+    machine.tasks[1].allowed = "9"
+    machine.write()
+    result = run(host, ["nfv-1"], stubborn)["nfv-1"]
+    assert result.state == FAILED
+    assert "(4243) on 9" in result.error
+    assert [each["outcome"] for each in host.audit()] == ["enforced", "enforced", "failed"]
+
+
+def test_a_dry_run_gives_no_dedicated_cpu_twice(tmp_path: Path) -> None:
+    host = many(tmp_path, 2)
+    host.write("sys/devices/system/cpu/online", "0-15\n")
+    host.set_policy(DEDICATED)
+    results = run(host, ["nfv-000", "nfv-001"], None)
+    cpus = [each.seen.plan.cpus for each in results.values() if each.seen]
+    assert len(cpus) == 2
+    assert not frozenset.intersection(*(each for each in cpus if each)), cpus
+    assert not (tmp_path / "run/emupin/claims").exists()
+
+
+def test_usage_and_names(host: Host) -> None:
+    machine = Machine(host)
+    for words in ((), ("--all", "nfv-1")):
+        done = emupin(host.root, "apply", *words)
+        assert (done.returncode, b"name some, or give --all" in done.stderr) == (2, True)
+    assert emupin(host.root, "apply", machine.uuid).returncode == 0
+    done = emupin(host.root, "apply", "nfv-2")
+    assert (done.returncode, b"did you mean 'nfv-1'?" in done.stderr) == (2, True)
+    told = json.loads(emupin(host.root, "apply", "--all", "--json").stdout)
+    assert [(each["name"], each["state"], each["changes"]) for each in told["guests"]] == [("nfv-1", "in line", [])]
+    (host.root / "etc/emupin/policy.yaml").unlink()
+    done = emupin(host.root, "apply", "--all")
+    assert (done.returncode, b"no policy is installed" in done.stderr) == (2, True)

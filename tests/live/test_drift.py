@@ -1,0 +1,192 @@
+"""The assessment: what is out of line, and the cause that the places which hold a pin point to."""
+
+from __future__ import annotations
+
+import pytest
+from hosts import UUID, domain_xml
+
+from emupin.engine.plan import Plan
+from emupin.guest import domainxml
+from emupin.guest.domain import Domain, Status
+from emupin.guest.threads import EMULATOR, HELPER, IOTHREAD, VCPU, VHOST, Thread
+from emupin.live.drift import DEFINED, TRANSIENT, UNKNOWN, Drift, Group, Live, assess
+
+MAIN, RCU, VHOST_TID, WORKER, VCPU_TID, KERNEL = 4242, 4243, 4280, 4261, 4250, 4290
+PLAN = Plan(frozenset({2}), "because", "nfv", "vcpu:0", persist=True)
+
+
+def cpus(*numbers: int) -> frozenset[int]:
+    return frozenset(numbers)
+
+
+def guest(pin: str | None = "2", vcpu0: str = "2", extra: str = "") -> Domain:
+    text = domain_xml(emulatorpin=pin, extra=extra).replace("vcpu='0' cpuset='2'", f"vcpu='0' cpuset='{vcpu0}'")
+    return domainxml.read(text.encode(), "guest")
+
+
+def thread(tid: int, kind: str, *allowed: int, number: int | None = None) -> Thread:
+    return Thread(tid, f"name-{tid}", kind, frozenset(allowed), number)
+
+
+def live(now: Domain | None = None, stored: Domain | None = None, group: frozenset[int] | None = cpus(2)) -> Live:
+    """A guest whose threads are where their cgroup lets them, decided and placed on 2."""
+    here = sorted(group or {2})
+    threads = (
+        thread(MAIN, EMULATOR, *here),
+        thread(RCU, EMULATOR, *here),
+        thread(VHOST_TID, VHOST, *here),
+        thread(WORKER, IOTHREAD, 7, number=1),
+        thread(VCPU_TID, VCPU, 2, number=0),
+        thread(KERNEL, HELPER, 2),
+    )
+    return Live(
+        Status(MAIN, "running", {0: VCPU_TID}, now or guest()),
+        threads,
+        Group("/emulator", group, group) if group else None,
+        {1: Group("/iothread1", cpus(7), cpus(7))},
+        DEFINED,
+        stored or guest(),
+        cpus(2),
+    )
+
+
+def causes(found: Live, plan: Plan = PLAN) -> dict[str, set[str]]:
+    by_place: dict[str, set[str]] = {}
+    for drift in assess(found, plan).drifts:
+        by_place.setdefault(drift.where, set()).add(drift.cause)
+    return by_place
+
+
+def with_thread(found: Live, changed: Thread) -> Live:
+    return found.replace(threads=tuple(changed if each.tid == changed.tid else each for each in found.threads))
+
+
+def test_nothing_is_out_of_line() -> None:
+    found = assess(live(), PLAN)
+    assert found.in_line
+    assert found.drifts == ()
+    assert {each.thread.tid for each in found.threads if each.expected is not None} == {MAIN, RCU, VHOST_TID}
+    assert (found.live_pin, found.persistent_pin, found.persistence) == (cpus(2), cpus(2), DEFINED)
+    assert found.guest.uuid == UUID
+
+
+@pytest.mark.parametrize("reason", ["no rule matches", "rule 'nfv' says keep"])
+def test_a_guest_that_the_policy_leaves_alone_has_no_drift(reason: str) -> None:
+    found = assess(live(guest("4-5"), guest("6"), cpus(4, 5)), Plan(None, reason))
+    assert found.in_line
+    assert all(each.expected is None for each in found.threads)
+
+
+def test_a_rule_without_a_plan_is_not_in_line() -> None:
+    found = assess(live(), Plan(None, "nothing passes", "nfv", failed=True))
+    assert (found.in_line, found.drifts, found.problem) == (False, (), "nothing passes")
+
+
+def test_a_thread_set_by_hand() -> None:
+    found = with_thread(live(group=cpus(2, 3)), thread(RCU, EMULATOR, 3))
+    plan = PLAN.replace(cpus=cpus(2, 3))
+    drifts = [each for each in assess(found, plan).drifts if each.where == "thread"]
+    cause = "set by hand (taskset): the cgroup is right"
+    assert drifts == [Drift("thread", f"emulator thread 'name-{RCU}' ({RCU})", cpus(2, 3), cpus(3), cause, RCU)]
+
+
+def test_a_vhost_worker_outside_the_cgroup() -> None:
+    found = with_thread(live(), thread(VHOST_TID, VHOST, *range(16)))
+    (cause,) = causes(found)["thread"]
+    assert "Linux before 5.16" in cause
+
+
+@pytest.mark.parametrize(
+    ("pin", "expected"),
+    [("2", "libvirt's XML is right"), ("5", "libvirt's XML says something else again")],
+)
+def test_a_cgroup_written_by_hand(pin: str, expected: str) -> None:
+    found = causes(live(guest(pin), guest(pin), cpus(3)))
+    assert found["thread"] == found["cgroup"] == {f"the cpuset cgroup was written by hand: {expected}"}
+
+
+def test_a_cgroup_above_that_has_fewer_cpus() -> None:
+    plan, both = PLAN.replace(cpus=cpus(2, 3)), guest("2-3")
+    found = live(both, both).replace(group=Group("/emulator", cpus(2, 3), cpus(2)), claimed=cpus(2, 3))
+    assert causes(found, plan)["cgroup"] == {"a cgroup above the guest's has fewer CPUs"}
+
+
+@pytest.mark.parametrize(
+    ("stored", "expected"),
+    [
+        ("2", "`virsh emulatorpin --live` only: the persistent XML is right"),
+        ("3", "`virsh emulatorpin --live --config`"),
+        ("5", "`virsh emulatorpin --live`, and the persistent XML has another pin again"),
+    ],
+)
+def test_a_live_pin_by_hand(stored: str, expected: str) -> None:
+    found = causes(live(guest("3"), guest(stored), cpus(3)))
+    assert found["live XML"] == found["cgroup"] == found["thread"] == {expected}
+
+
+@pytest.mark.parametrize("persistence", [TRANSIENT, UNKNOWN])
+def test_a_live_pin_by_hand_where_there_is_no_persistent_definition(persistence: str) -> None:
+    found = live(guest("3"), group=cpus(3)).replace(persistence=persistence, persistent=None)
+    assert causes(found) == {key: {"`virsh emulatorpin --live`"} for key in ("live XML", "cgroup", "thread")}
+
+
+@pytest.mark.parametrize(("stored", "words"), [("5", "`virsh emulatorpin --config` only"), (None, "without a pin")])
+def test_a_persistent_pin_by_hand(stored: str | None, words: str) -> None:
+    found = causes(live(stored=guest(stored)))
+    assert found.keys() == {"persistent XML"}
+    assert words in found["persistent XML"].pop()
+    assert causes(live(stored=guest(stored)), PLAN.replace(persist=False)) == {}
+
+
+def test_threads_are_placed_and_libvirt_does_not_know_yet() -> None:
+    found = causes(live(guest("2-5"), guest("2-5")))
+    (cause,) = found["live XML"]
+    assert cause.startswith("libvirt has not recorded it yet")
+    assert found == {key: {cause} for key in ("live XML", "persistent XML")}
+
+
+def test_a_guest_that_was_never_placed() -> None:
+    found = live(guest("2-5"), guest("2-5"), cpus(2, 3, 4, 5)).replace(claimed=None)
+    (cause,) = causes(found)["thread"]
+    assert cause.startswith("not placed since its start")
+    assert causes(found) == {key: {cause} for key in ("thread", "cgroup", "live XML", "persistent XML")}
+
+
+@pytest.mark.parametrize(
+    ("now", "words"),
+    [
+        (guest(vcpu0="8"), "vCPUs were re-pinned (`virsh vcpupin`)"),
+        (guest(), "the policy, the host or another guest"),
+    ],
+)
+def test_a_plan_that_has_changed(now: Domain, words: str) -> None:
+    found = causes(live(now), PLAN.replace(cpus=cpus(8)))
+    assert found.keys() == {"thread", "cgroup", "live XML", "persistent XML"}
+    assert all(cause.startswith(words) and cause.endswith("the plan has changed") for (cause,) in found.values())
+
+
+def test_a_plugged_vcpu_is_named() -> None:
+    stored = domainxml.read(domain_xml(emulatorpin="2").replace("<vcpu ", "<vcpu current='2' ").encode(), "guest")
+    found = assess(live(stored=stored), Plan(None, "nothing passes", "nfv", failed=True))
+    assert found.problem == "nothing passes (vCPUs were plugged in or out)"
+
+
+def test_without_a_cpuset_cgroup() -> None:
+    found = with_thread(live(guest("3"), group=None), thread(MAIN, EMULATOR, 3))
+    assert causes(found)["thread"] == {
+        "`virsh emulatorpin --live`, which moves the main thread only where there is no cpuset cgroup"
+    }
+    assert causes(found)["live XML"] == {"`virsh emulatorpin --live` only: the persistent XML is right"}
+    found = with_thread(live(group=None), thread(RCU, EMULATOR, 3))
+    assert causes(found) == {"thread": {"set by hand (taskset), or started by a thread that was"}}
+
+
+def test_iothreads_that_follow() -> None:
+    pinned = guest(extra="  <iothreads>1</iothreads>\n")
+    drifts = assess(live(pinned, pinned), PLAN.replace(iothreads=True)).drifts
+    assert [(each.where, each.what, each.found) for each in drifts] == [
+        ("thread", f"iothread thread 'name-{WORKER}' ({WORKER})", {7}),
+        ("cgroup", "cpuset.cpus of iothread1", {7}),
+        ("live XML", "<iothreadpin> of iothread1", None),
+        ("persistent XML", "<iothreadpin> of iothread1", None),
+    ]

@@ -1,0 +1,515 @@
+"""Who holds which CPU: real hook processes, real files below a root folder, and everything that may go wrong there."""
+
+from __future__ import annotations
+
+import fcntl
+import marshal
+import os
+import random
+import shutil
+import signal
+import subprocess
+import time
+import uuid
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Callable
+
+import pytest
+from decisions import ANOTHER, THIRD, UUID, GuestXml, pins, policy, policy_text
+from hosts import HOOK, Answer, Host
+
+from emupin.base import cpuset
+from emupin.base.digest import hex_digest
+from emupin.base.errors import HostError
+from emupin.engine.situation import Others
+from emupin.guest import domainxml
+from emupin.live.facts import Facts
+from emupin.node.claims import FORMAT, PENDING_SECONDS, Ledger, from_mask
+
+TEXT = policy_text('dedicated, "vcpu:0"', 'match: {name: "nfv-*"}', pool="64-127")
+POLICY = policy('dedicated, "vcpu:0"', 'match: {name: "nfv-*"}', pool="64-127")
+REFUSE = TEXT.replace("rules:", "defaults: {on_failure: refuse}\nrules:")
+POOL = frozenset(range(64, 128))
+
+Cpus = frozenset[int]
+
+A = GuestXml(pins(2, 3, 4, 5), "2-5", uuid=UUID, name="nfv-a")
+B = replace(A, uuid=ANOTHER, name="nfv-b", pins=pins(6, 7, 8, 9))
+C = replace(A, uuid=THIRD, name="nfv-c", pins=pins(10, 11, 12, 13))
+
+
+@pytest.fixture
+def host(tmp_path: Path) -> Host:
+    host = Host(tmp_path)
+    host.write("sys/devices/system/cpu/online", "0-127\n")
+    host.write("proc/sys/kernel/random/boot_id", "f1d2d2f9-0000-4000-8000-000000000001\n")
+    host.set_policy(TEXT)
+    return host
+
+
+def prepare(host: Host, guest: GuestXml, operation: str = "prepare") -> Answer:
+    return host.call(operation, guest.text, guest.name)
+
+
+def placed(host: Host, guest: GuestXml, operation: str = "prepare") -> str:
+    """The CPUs that the hook decides on, as the audit trail has them."""
+    assert prepare(host, guest, operation).status == 0
+    return str([entry["after"] for entry in host.audit() if entry["uuid"] == guest.uuid][-1])
+
+
+def run(host: Host, guest: GuestXml, emulatorpin: str | None = None) -> Path:
+    """libvirt's status file, as of a guest that runs: with the pin that the record leg has written, or the old one."""
+    guest = replace(guest, emulatorpin=emulatorpin or guest.emulatorpin)
+    path = host.write(f"run/libvirt/qemu/{guest.name}.new", guest.status)
+    return path.rename(path.with_suffix(".xml"))
+
+
+def release(host: Host, guest: GuestXml) -> None:
+    (host.root / f"run/libvirt/qemu/{guest.name}.xml").unlink(missing_ok=True)
+    assert host.call("release", guest.text, guest.name).status == 0
+
+
+def held(host: Host, uuid: str | None = None) -> Others:
+    """What the guests but `uuid` have."""
+    with Ledger(str(host.root), POLICY) as ledger:
+        return ledger.others(uuid, frozenset(range(128)))
+
+
+def claims(host: Host) -> dict[str, tuple[Cpus, bool]]:
+    with Ledger(str(host.root), POLICY) as ledger:
+        return {owner: (from_mask(claim.cpus), claim.dedicated) for owner, claim in ledger.claims.items()}
+
+
+def age(host: Host, guest: GuestXml, seconds: float) -> None:
+    """Make the guest's claim so much older."""
+    with Ledger(str(host.root), POLICY) as ledger:
+        claim = ledger.claims[guest.uuid]
+        ledger.claims[guest.uuid] = claim.replace(since=claim.since - seconds)
+        ledger.save()
+
+
+def fleet(count: int) -> list[GuestXml]:
+    """Guests of one vCPU, which is on a CPU of its own."""
+    return [
+        replace(A, name=f"nfv-{number}", uuid=str(uuid.UUID(int=number)), pins=pins(number)) for number in range(count)
+    ]
+
+
+# -- many at once -----------------------------------------------------------------------------------------------------
+
+
+def test_64_guests_at_once(host: Host) -> None:
+    """On 48 CPUs: each of them goes to one guest, the other guests fall back, and nobody waits in vain for the lock."""
+    host.set_policy(TEXT.replace("64-127", "64-111"))
+    guests = fleet(64)
+    prepare(host, guests[0])
+    with ThreadPoolExecutor(64) as threads:
+        answers = list(threads.map(lambda guest: prepare(host, guest), guests))
+    assert {(answer.status, answer.error) for answer in answers} == {(0, "")}
+    last = {entry["uuid"]: entry for entry in host.audit()}
+    assert {entry["outcome"] for entry in last.values()} == {"rewritten"}
+    dedicated = [entry["after"] for entry in last.values() if entry["placement"] == "dedicated"]
+    assert sorted(map(str, dedicated)) == sorted(str(cpu) for cpu in range(64, 112))
+    others = {
+        uuid.UUID(str(owner)).int: entry["after"] for owner, entry in last.items() if entry["placement"] == "vcpu:0"
+    }
+    assert len(others) == 16
+    assert all(after == str(number) for number, after in others.items())
+
+
+def test_hooks_killed_at_any_point(host: Host) -> None:
+    """And what libvirt does next, another call for each guest: no CPU has two guests, no guest is left out."""
+    guests = fleet(24)
+    prepare(host, guests[0])
+    chance = random.Random(7)
+    environment = {"EMUPIN_ROOT": str(host.root), "PATH": os.environ["PATH"], "PYTHONDONTWRITEBYTECODE": "1"}
+    for guest in guests:
+        process = subprocess.Popen(
+            [HOOK, guest.name, "prepare", "begin", "-"],
+            stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+            env=environment, start_new_session=True,
+        )  # fmt: skip
+        assert process.stdin
+        process.stdin.write(guest.text.encode())
+        process.stdin.close()
+        time.sleep(chance.uniform(0.02, 0.12))
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+    cpus = [placed(host, guest) for guest in guests]
+    assert sorted(cpus) == sorted(map(str, range(64, 88)))
+
+
+def test_a_lock_that_is_stuck_is_not_waited_for(host: Host) -> None:
+    prepare(host, A)
+    descriptor = os.open(host.root / "run/emupin/lock", os.O_RDWR)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        host.set_policy(REFUSE)
+        began = time.monotonic()
+        answer = prepare(host, B)
+        assert 3 < time.monotonic() - began < 8
+    finally:
+        os.close(descriptor)
+    assert answer.status == 1
+    assert "run/emupin/lock: cannot be locked" in answer.error
+
+
+# -- the ledger's file ------------------------------------------------------------------------------------------------
+
+
+def two_running(host: Host) -> Path:
+    """A and B run, each on its dedicated CPU, and libvirt has recorded it; the ledger's file."""
+    assert (placed(host, A), placed(host, B)) == ("64", "65")
+    run(host, A, "64")
+    run(host, B, "65")
+    return host.root / "run/emupin/claims"
+
+
+def rewritten(path: Path, **changes: Any) -> None:
+    """The ledger as another would have written it, whole."""
+    names = ("written_by", "boot", "tenants", "claims", "starting", "history")
+    parts: dict[str, Any] = dict(zip(names, marshal.loads(path.read_bytes().partition(b"\n")[2])))
+    payload = marshal.dumps(tuple({**parts, **changes}.values()))
+    path.write_bytes(hex_digest(payload).encode() + b"\n" + payload)
+
+
+def unreadable(path: Path) -> None:
+    path.unlink()
+    path.symlink_to(path.name)
+
+
+WORTHLESS: dict[str, Callable[[Path], object]] = {
+    "missing": Path.unlink,
+    "empty": lambda path: path.write_bytes(b""),
+    "junk": lambda path: path.write_bytes(b"junk" * 99),
+    "another version's": lambda path: rewritten(path, written_by=("0.0.1", FORMAT[1]), claims={}),
+    "another interpreter's": lambda path: rewritten(path, written_by=(FORMAT[0], 1), claims={}),
+    "another shape": lambda path: rewritten(path, more=1),
+    "from another boot": lambda path: rewritten(path, boot="f1d2d2f9-0000-4000-8000-00000000000f", claims={}),
+    "unreadable": unreadable,
+}
+
+
+@pytest.mark.parametrize("way", WORTHLESS)
+def test_a_ledger_that_is_worthless_is_made_anew(host: Host, way: str) -> None:
+    path = two_running(host)
+    before = held(host)
+    WORTHLESS[way](path)
+    assert held(host) == before
+    assert placed(host, C) == "66"
+    assert claims(host)[UUID] == (frozenset((64,)), True)
+
+
+def test_a_torn_ledger_is_never_believed(host: Host) -> None:
+    """Each of its beginnings, as a full file system may leave one."""
+    path = two_running(host)
+    held(host)
+    whole = path.read_bytes()
+    expected = claims(host)
+    for length in range(len(whole)):
+        path.write_bytes(whole[:length])
+        assert claims(host) == expected
+
+
+def test_a_lost_ledger_between_enforcement_and_record(host: Host) -> None:
+    """The status file still has Nova's union: the process itself says where its threads are."""
+    assert placed(host, A) == "64"
+    run(host, A)
+    status = "Name:\tqemu\nCpus_allowed:\tff\nCpus_allowed_list:\t64\nMems_allowed:\t1\n"
+    host.write("proc/999999999/status", status)
+    (host.root / "run/emupin/claims").unlink()
+    assert placed(host, B) == "65"
+    assert claims(host)[UUID] == (frozenset((64,)), True)
+
+
+def test_a_claim_is_lost_before_the_guest_runs(host: Host) -> None:
+    """The other guest has the CPU meanwhile; the first is decided anew when it comes back."""
+    assert placed(host, A) == "64"
+    (host.root / "run/emupin/claims").unlink()
+    assert placed(host, B) == "64"
+    assert placed(host, A) == "65"
+
+
+# -- guests that emupin did not start ---------------------------------------------------------------------------------
+
+
+def test_a_guest_from_before_the_install_keeps_what_it_has(host: Host) -> None:
+    run(host, A, "64")
+    assert placed(host, B) == "65"
+    assert claims(host) == {UUID: (frozenset((64,)), True), ANOTHER: (frozenset((65,)), True)}
+    assert placed(host, A) == "64"
+
+
+@pytest.mark.parametrize(
+    ("why", "guest", "emulatorpin"),
+    [
+        ("no rule takes it", replace(A, name="web-1"), "64"),
+        ("more CPUs than the policy gives", A, "64-65"),
+        ("its own vCPU runs there", replace(A, pins=pins(64, 3)), "64"),
+    ],
+)
+def test_it_does_not_get_a_cpu_for_itself(host: Host, why: str, guest: GuestXml, emulatorpin: str) -> None:
+    """But nobody else gets it for himself either."""
+    run(host, guest, emulatorpin)
+    assert UUID not in claims(host), why
+    assert 64 in {*held(host).shared, *held(host).vcpus}
+    assert placed(host, B) == ("66" if emulatorpin == "64-65" else "65")
+
+
+def test_of_two_guests_on_one_cpu_only_one_can_have_it_alone(host: Host) -> None:
+    run(host, A, "64")
+    run(host, B, "64")
+    assert list(claims(host).values()) == [(frozenset((64,)), True)]
+    assert placed(host, B) == "65"
+    assert placed(host, A) == "64"
+
+
+# -- the ends of guests -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("operation", ["prepare", "migrate", "restore"])
+def test_a_start_that_never_comes(host: Host, operation: str) -> None:
+    """A start that fails, an incoming migration that is cancelled: the claim ends after a while."""
+    host.set_policy(TEXT.replace("64-127", "64"))
+    assert placed(host, A, operation) == "64"
+    age(host, A, PENDING_SECONDS - 60)
+    assert placed(host, B) == "6"
+    age(host, A, 61)
+    assert placed(host, B) == "64"
+    assert placed(host, A) == "2"
+
+
+def test_a_start_that_fails_is_released_by_libvirt(host: Host) -> None:
+    host.set_policy(TEXT.replace("64-127", "64"))
+    assert placed(host, A) == "64"
+    release(host, A)
+    assert placed(host, B) == "64"
+
+
+def test_a_running_guest_never_loses_its_claim(host: Host) -> None:
+    host.set_policy(TEXT.replace("64-127", "64"))
+    assert placed(host, A) == "64"
+    run(host, A, "64")
+    age(host, A, 10 * PENDING_SECONDS)
+    assert placed(host, B) == "6"
+
+
+def test_a_crash(host: Host) -> None:
+    """With libvirt's `release` the CPU is free at once; without it as soon as the claim is as old as a failed start."""
+    two_running(host)
+    host.set_policy(TEXT.replace("64-127", "64-65"))
+    release(host, A)
+    assert placed(host, C) == "64"
+    (host.root / "run/libvirt/qemu/nfv-b.xml").unlink()
+    assert placed(host, A) == "2"
+    age(host, B, PENDING_SECONDS + 1)
+    assert placed(host, A) == "65"
+
+
+def test_a_guest_that_restarts_gets_its_cpu_back(host: Host) -> None:
+    two_running(host)
+    release(host, A)
+    release(host, B)
+    assert placed(host, B) == "65"
+    assert placed(host, C) == "64"
+    assert placed(host, A) == "66"
+
+
+def test_a_reboot(host: Host) -> None:
+    """/run is gone and so are the guests; their definitions have the pin that was recorded."""
+    two_running(host)
+    shutil.rmtree(host.root / "run")
+    host.write("proc/sys/kernel/random/boot_id", "f1d2d2f9-0000-4000-8000-000000000002\n")
+    assert placed(host, replace(B, emulatorpin="65")) == "65"
+    assert claims(host) == {ANOTHER: (frozenset((65,)), True)}
+    assert placed(host, A) == "64"
+
+
+def test_releasing_twice_and_the_unknown(host: Host) -> None:
+    two_running(host)
+    for guest in (A, A, C):
+        release(host, guest)
+    assert claims(host) == {ANOTHER: (frozenset((65,)), True)}
+
+
+# -- changes around them ----------------------------------------------------------------------------------------------
+
+
+def test_a_cpu_goes_offline(host: Host) -> None:
+    two_running(host)
+    host.write("sys/devices/system/cpu/online", "0-63,65-127\n")
+    assert placed(host, A) == "66"
+    run(host, A, "66")
+    host.write("sys/devices/system/cpu/online", "0-127\n")
+    assert placed(host, C) == "64"
+
+
+def test_vcpus_arrive_on_an_emulators_cpu(host: Host) -> None:
+    """Orchestrators do not know of us: it is told, whether a rule takes the new guest or not."""
+    two_running(host)
+    said = f"CPU 64 runs a vCPU of this guest, and has the emulator threads of guest {UUID}"
+    for guest in (replace(C, name="web-1", pins=pins(64)), replace(C, pins=pins(10, 64))):
+        prepare(host, guest)
+        assert said in str(host.audit()[-1]["warnings"])
+        assert host.audit()[-1]["uuid"] == THIRD
+
+
+def test_vcpus_that_have_arrived_make_the_emulator_go(host: Host) -> None:
+    """At the next decision: its own CPU is no longer fit to be dedicated."""
+    two_running(host)
+    run(host, replace(C, name="web-1", pins=pins(64)))
+    assert placed(host, A) == "66"
+
+
+@pytest.mark.parametrize(("name", "next_free"), [("nfv-a", 66), ("web-1", 65)])
+def test_where_vcpus_will_be_is_known_before_the_guest_runs(host: Host, name: str, next_free: int) -> None:
+    """Between its `prepare` and libvirt's first status file of it, whether a rule takes it or not."""
+    starting = replace(A, name=name, pins=pins(2, 64))
+    assert prepare(host, starting).status == 0
+    assert held(host).vcpus == {2: UUID, 64: UUID}
+    facts = Facts(None, ledger=Ledger.look(str(host.root), POLICY))
+    assert facts.others(domainxml.read(starting.text.encode(), "nfv-a.xml")).vcpus == {}
+    assert placed(host, B) == str(next_free)
+    assert placed(host, replace(C, pins=pins(2, 3))) == str(next_free + 1)
+    run(host, starting)
+    assert held(host).vcpus == {2: UUID, 64: UUID, **dict.fromkeys((6, 7, 8, 9), ANOTHER), 3: THIRD}
+    release(host, starting)
+    assert UUID not in held(host).vcpus.values()
+
+
+@pytest.mark.parametrize("operation", ["prepare", "migrate", "restore"])
+def test_vcpus_of_a_guest_that_is_refused_are_not_expected(host: Host, operation: str) -> None:
+    """libvirt releases a guest whose `prepare` was refused, but not one that has not come that far."""
+    host.set_policy(REFUSE.replace("64-127", "2"))
+    guest = replace(A, pins=pins("2-3", "2-3"))
+    assert prepare(host, guest, operation).status == 1
+    assert held(host) == Others()
+
+
+@pytest.mark.parametrize("name", ["nfv-a", "web-1"])
+def test_vcpus_of_a_start_that_never_comes(host: Host, name: str) -> None:
+    """libvirt releases a guest whose start fails; if it dies itself, the guest counts as long as a claim would."""
+    starting = replace(A, name=name)
+    prepare(host, starting)
+    release(host, starting)
+    assert held(host) == Others()
+    prepare(host, starting)
+    with Ledger(str(host.root), POLICY) as ledger:
+        cpus, since = ledger.starting[UUID]
+        ledger.starting[UUID] = cpus, since - PENDING_SECONDS - 1
+        ledger.save()
+    assert held(host).vcpus == {}
+
+
+def test_the_former_cpu_is_not_given_away_before_the_threads_have_left_it(host: Host) -> None:
+    """The hook may be killed, or libvirt not answer, between the claim and the threads' move."""
+    two_running(host)
+    host.set_policy(TEXT.replace("64-127", "65-127"))
+    assert placed(host, A) == "66"
+    host.set_policy(TEXT)
+    assert held(host).shared == {64: UUID}
+    assert placed(host, C) == "67"
+    run(host, A, "66")
+    assert held(host).shared == {}
+
+
+def test_a_migration_in_of_a_guest_that_runs_here(host: Host) -> None:
+    """libvirt asks the filter before it finds out; what the running guest has stays its own."""
+    two_running(host)
+    assert placed(host, replace(A, pins=pins(64, 3)), "migrate") == "66"
+    assert placed(host, C) == "67"
+
+
+def test_a_running_guest_that_finds_no_place_stays_where_it_is(host: Host) -> None:
+    """And with it what others may have: the decision failed, its threads have not moved."""
+    two_running(host)
+    run(host, A)
+    host.set_policy(TEXT.replace(', "vcpu:0"', ""))
+    prepare(host, replace(A, vcpus=9), "migrate")
+    assert host.audit()[-1]["outcome"] == "failed"
+    assert held(host).shared == {64: UUID, **dict.fromkeys((2, 3, 4, 5), UUID)}
+    assert placed(host, C) == "66"
+    release(host, A)
+    assert 64 not in {*held(host).shared, *held(host).dedicated}
+
+
+def test_two_guests_of_one_name(host: Host) -> None:
+    """One was undefined and another defined: the old claim is not the new guest's."""
+    two_running(host)
+    newcomer = replace(C, name=A.name)
+    assert placed(host, newcomer) == "66"
+    run(host, newcomer, "66")
+    assert claims(host)[UUID] == (frozenset((64,)), True)
+    age(host, A, PENDING_SECONDS + 1)
+    assert set(claims(host)) == {ANOTHER, THIRD}
+
+
+def test_a_broken_status_file_is_not_passed_over(host: Host) -> None:
+    """Whose CPUs are taken is not known then; a guess might give away what is in use."""
+    two_running(host)
+    host.write("run/libvirt/qemu/nfv-x.xml", "<domstatus pid='1'><domain>")
+    host.set_policy(REFUSE)
+    answer = prepare(host, C)
+    assert answer.status == 1
+    assert "nfv-x.xml" in answer.error
+
+
+def test_the_daemons_own_files_are_no_guests(host: Host) -> None:
+    host.write("run/libvirt/qemu/driver.pid", "1\n")
+    host.write("run/libvirt/qemu/nfv-a.pid", "1\n")
+    assert held(host) == Others()
+
+
+# -- /run is full -----------------------------------------------------------------------------------------------------
+
+FULL = """\
+mount -t tmpfs -o size=8k none "$EMUPIN_ROOT/run" || exit 77
+cat /dev/zero >"$EMUPIN_ROOT/run/filler" 2>/dev/null
+exec '{hook}' "$@"
+"""
+
+
+@pytest.fixture
+def full(host: Host, tmp_path: Path) -> Host:
+    """A host whose /run is full, in a mount namespace of each call's own."""
+    inner = tmp_path / "inner"
+    inner.write_text("#!/bin/sh\n" + FULL.format(hook=HOOK))
+    outer = tmp_path / "outer"
+    outer.write_text(f'#!/bin/sh\nexec unshare --mount --propagation=private {inner} "$@"\n')
+    for path in (inner, outer):
+        path.chmod(0o755)
+    (host.root / "run").mkdir()
+    host.hook = outer
+    if host.call("start", "", "nfv-a").status:
+        pytest.skip("mounting is not allowed here")
+    return host
+
+
+def test_what_cannot_be_noted_is_not_given(full: Host) -> None:
+    """Where a dedicated CPU cannot be noted, the guest starts as it is, or not at all if the policy says so."""
+    assert prepare(full, A) == Answer(0, "", "")
+    assert full.audit()[-1]["outcome"] == "failed"
+    assert "claims: cannot be written: No space left on device; make room in /run" in str(full.audit()[-1]["reason"])
+    full.set_policy(REFUSE)
+    answer = prepare(full, A)
+    assert answer.status == 1
+    assert "No space left on device" in answer.error
+
+
+def test_what_need_not_be_noted_works_with_a_full_run(full: Host) -> None:
+    full.set_policy(TEXT.replace('dedicated, "vcpu:0"', '"vcpu:0"'))
+    assert prepare(full, A, "migrate").output == replace(A, emulatorpin="2").text
+
+
+def test_a_folder_that_cannot_be_locked(host: Host) -> None:
+    host.write("run/emupin", "a file")
+    with pytest.raises(HostError, match="run/emupin/lock: cannot be locked"):
+        held(host)
+
+
+def test_masks_are_sets() -> None:
+    for text in ("", "0", "5,64-70,1023"):
+        cpus = cpuset.parse_kernel(text)
+        assert from_mask(sum(1 << cpu for cpu in cpus)) == cpus
