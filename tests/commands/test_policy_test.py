@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 PROJECT = Path(__file__).resolve().parents[2]
 GOLDENS = Path(__file__).parent / "explanations"
-POLICY, NEWER = "tests/explanations/policy.yaml", "tests/explanations/newer.yaml"
+POLICY, NEWER = "tests/commands/explanations/policy.yaml", "tests/commands/explanations/newer.yaml"
 GUESTS = ("demo", "nova-1.1-pinned", "nova-iothreads", "nova-realtime", "nova-floating", "virt-install")
 HOST = ("--host", "fixtures/host/xeon-2x32-smt.json")
 FILES = [f"fixtures/xml/{name}.xml" for name in GUESTS]

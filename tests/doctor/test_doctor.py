@@ -376,14 +376,19 @@ def hook_copied_from_a_checkout(lab: Lab) -> None:
     shutil.copy(PROJECT / "hooks/qemu", lab.path(HOOK))
 
 
-@fault(PROBLEM, "missing or damaged: enforce.py")
+@fault(PROBLEM, "missing or damaged: node/enforce.py")
 def missing_module(lab: Lab) -> None:
-    lab.path(f"{LIBRARY}/enforce.py").unlink()
+    lab.path(f"{LIBRARY}/node/enforce.py").unlink()
 
 
-@fault(PROBLEM, "missing or damaged: plan.py")
+@fault(PROBLEM, "missing or damaged: base/cpuset.py")
+def missing_module_of_the_ground(lab: Lab) -> None:
+    lab.path(f"{LIBRARY}/base/cpuset.py").unlink()
+
+
+@fault(PROBLEM, "missing or damaged: engine/plan.py")
 def torn_module(lab: Lab) -> None:
-    path = lab.path(f"{LIBRARY}/plan.py")
+    path = lab.path(f"{LIBRARY}/engine/plan.py")
     path.write_text('"""' + path.read_text()[10:300])
 
 

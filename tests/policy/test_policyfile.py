@@ -100,7 +100,7 @@ def test_digest_is_sha256_of_the_bytes() -> None:
 
 def without_site_packages(source: str) -> subprocess.CompletedProcess[str]:
     """Compile an empty policy named `source` with the standard library alone."""
-    code = f"from emupin.grammar.policyfile import problems; print(*problems(b'{{}}', {source!r}), sep='\\n')"
+    code = f"from emupin.policy.grammar.policyfile import problems; print(*problems(b'{{}}', {source!r}), sep='\\n')"
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2] / "src")}
     return subprocess.run(
         [sys.executable, "-S", "-c", code], env=environment, capture_output=True, text=True, check=True

@@ -7,6 +7,7 @@ import importlib.util
 import os
 import stat
 import sys
+from itertools import accumulate
 from typing import TYPE_CHECKING
 
 import emupin
@@ -139,16 +140,21 @@ def _closure(machine: Machine, package: str) -> tuple[list[str], set[str]]:
 
 
 def _imported(machine: Machine, package: str, tree: ast.Module) -> Iterator[str]:
-    """The files of this package that a module imports. `from emupin import X` may name a module or a value."""
+    """The files of this package that a module imports: modules, and the rooms that they are in.
+
+    What is imported from a room, or from the package itself, is a module: rooms hold no values of their own.
+    """
     for node in ast.walk(tree):
         if not isinstance(node, ast.ImportFrom) or (node.module or "").split(".")[0] != PACKAGE or node.level:
             continue
-        inner = (node.module or "").split(".")[1:]
-        if inner:
-            stem = "/".join(inner)
-            yield f"{stem}/__init__.py" if machine.exists(f"{package}/{stem}") else f"{stem}.py"
+        stem = (node.module or "").replace(".", "/")[len(PACKAGE) + 1 :]
+        rooms = [*accumulate(stem.split("/"), "{}/{}".format)] if stem else []
+        yield from (f"{room}/__init__.py" for room in rooms if machine.exists(f"{package}/{room}"))
+        if stem and not machine.exists(f"{package}/{stem}"):
+            yield f"{stem}.py"
         else:
-            yield from (f"{alias.name}.py" for alias in node.names if not alias.name.startswith("__"))
+            names = [alias.name for alias in node.names if not alias.name.startswith("__")]
+            yield from (f"{stem}/{name}.py" if stem else f"{name}.py" for name in names)
 
 
 def _trust(machine: Machine, folder: str, modules: list[str]) -> Finding:
