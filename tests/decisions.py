@@ -11,9 +11,9 @@ from emupin.engine import snapshot
 from emupin.engine.host import Host
 from emupin.engine.plan import NOBODY, Plan, plan
 from emupin.engine.situation import Others
+from emupin.grammar.policyfile import compile_policy
 from emupin.guest import domainxml
 from emupin.guest.domain import Domain
-from emupin.policy.grammar.policyfile import compile_policy
 from emupin.policy.values import Policy
 
 UUID = "5a3f1d2c-7f0e-4c50-9a1b-0123456789ab"

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from emupin.policy.grammar.policyfile import compile_policy
+from emupin.grammar.policyfile import compile_policy
 
 CHECKOUT = Path(__file__).parent.parent
 MARKER = "# emupin: places the emulator threads of libvirt QEMU guests"

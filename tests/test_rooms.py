@@ -15,6 +15,7 @@ FLOORS = (
     ("guest",),
     ("policy",),
     ("engine",),
+    ("grammar",),
     ("node",),
     ("trail",),
     ("order",),

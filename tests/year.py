@@ -21,9 +21,9 @@ from emupin.engine import snapshot
 from emupin.engine.host import canonical
 from emupin.engine.plan import plan
 from emupin.engine.situation import Others, vcpu_cpus
+from emupin.grammar.policyfile import compile_policy
 from emupin.guest import domainxml, splice
 from emupin.node.decision import Decision
-from emupin.policy.grammar.policyfile import compile_policy
 from emupin.trail import entries
 
 if TYPE_CHECKING:

@@ -81,7 +81,7 @@ def serve(call: Call) -> bytes:
     """Do what the operation wants; what is to be printed, nothing where nothing changes. Raises EmupinError."""
     if call.operation not in (*DECIDES, *ENFORCES, "release"):
         return b""
-    from emupin.policy import store
+    from emupin.node import store
 
     found = store.find(call.root)
     for problem in found.problems:

@@ -41,7 +41,7 @@ for pid in os.listdir(proc):
 CLAIM = """\
 from emupin.node.claims import Ledger
 from emupin.base.files import root_from_environment
-from emupin.policy.store import find
+from emupin.node.store import find
 root = root_from_environment()
 with Ledger(root, find(root).policy) as ledger:
     ledger.save()

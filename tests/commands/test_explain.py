@@ -11,15 +11,14 @@ from command import emupin, make_root
 from hosts import UUID, domain_xml
 
 from emupin.engine import snapshot
-from emupin.engine.checks import CHECKS, NEED_HOST
+from emupin.engine.checks import CHECKS
 from emupin.engine.explanation import explain
 from emupin.engine.host import Host
 from emupin.engine.plan import plan
 from emupin.engine.situation import Others, Situation
+from emupin.grammar.policyfile import compile_policy
 from emupin.guest import domainxml
 from emupin.live.facts import read_facts
-from emupin.policy.grammar.policyfile import compile_policy
-from emupin.policy.values import CHECKS as LEVELS
 from emupin.screen.explanationtext import render
 
 if TYPE_CHECKING:
@@ -244,7 +243,7 @@ def test_the_explanation_is_that_of_the_plan() -> None:
 def test_checks_that_need_a_host_pass_without_one_and_the_others_do_not_ask_for_it() -> None:
     guest = domainxml.read(domain_xml().encode(), "test")
     policy = compiled('version: 1\nrules:\n  - {name: all, match: {}, placement: "cpus:2-5,99"}\n')
-    rule = policy.rules[0].replace(checks=dict.fromkeys(LEVELS, "warn"))
+    rule = policy.rules[0].replace(checks=dict.fromkeys(CHECKS, "warn"))
     host = Host(
         online=frozenset(range(8)),
         isolated=frozenset((2,)),
@@ -254,11 +253,11 @@ def test_checks_that_need_a_host_pass_without_one_and_the_others_do_not_ask_for_
     complaining = {
         "online": frozenset((99,)), "numa": frozenset((6,)), "isolated": frozenset((2, 6)), "smt": frozenset((1,)),
     }  # fmt: skip
-    assert set(complaining) == NEED_HOST
+    assert set(complaining) == {name for name, check in CHECKS.items() if check.needs_host}
     two = guest.replace(vcpupins={0: frozenset((2,))}, vcpus=1)
     for name, cpus in complaining.items():
-        assert CHECKS[name](cpus, Situation(two, policy, rule, host, Others()))
-        assert CHECKS[name](cpus, Situation(two, policy, rule, None, Others())) is None
+        assert CHECKS[name].complain(cpus, Situation(two, policy, rule, host, Others()))
+        assert CHECKS[name].complain(cpus, Situation(two, policy, rule, None, Others())) is None
 
 
 def test_no_host_means_no_facts_of_this_machine() -> None:

@@ -26,8 +26,8 @@ from emupin.doctor.hook import MARKER
 from emupin.doctor.libvirtd import TICK
 from emupin.doctor.machine import Answer, Machine
 from emupin.doctor.report import render
+from emupin.node import store
 from emupin.node.claims import Ledger
-from emupin.policy import store
 
 PID = 1000
 HOOK, IN_FOLDER = "etc/libvirt/hooks/qemu", "etc/libvirt/hooks/qemu.d/50-emupin"

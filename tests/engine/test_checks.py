@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 from decisions import ANOTHER, THIRD, GuestXml, decide, host, pins, policy
 
+from emupin.engine.checks import CHECKS, default_levels
 from emupin.engine.host import Host
 from emupin.engine.plan import Plan
 from emupin.engine.situation import Others
-from emupin.policy.values import CHECKS as DEFAULTS
 from emupin.policy.values import ERROR, OFF, WARN
 
 SMT = host("xeon-2x32-smt")
@@ -58,10 +58,7 @@ def checked(cpus: str, guest: GuestXml, machine: Host | None, others: Others, ch
 
 def only(check: str, level: str) -> str:
     """That check at `level`, and all others off that can be."""
-    return ", ".join(f"{name}: {level if name == check else OFF}" for name in DEFAULTS if name not in ALWAYS)
-
-
-ALWAYS = ("online", "reserved")
+    return ", ".join(f"{name}: {level if name == check else OFF}" for name, each in CHECKS.items() if not each.fixed)
 
 
 @pytest.mark.parametrize(("check", "cpus", "guest", "machine", "others", "complaint"), COMPLAINTS)
@@ -70,7 +67,7 @@ def test_complaint(check: str, cpus: str, guest: GuestXml, machine: Host, others
     assert failed.failed
     assert str(failed.attempts[0].problem).startswith(complaint)
     assert failed.cpus is None
-    if check not in ALWAYS:
+    if not CHECKS[check].fixed:
         warned = checked(cpus, guest, machine, others, only(check, WARN))
         assert warned.warnings[-1].startswith(f"cpus:{cpus}: {complaint}")
         assert warned.cpus
@@ -100,7 +97,7 @@ def test_what_needs_a_host_passes_without_one() -> None:
 
 
 def test_the_levels_where_a_policy_says_nothing() -> None:
-    assert dict(policy("keep").rules[0].checks) == DEFAULTS
+    assert dict(policy("keep").rules[0].checks) == default_levels()
 
 
 def test_a_node_that_nobody_knows_is_no_complaint() -> None:

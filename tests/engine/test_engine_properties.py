@@ -24,7 +24,6 @@ from emupin.engine.plan import Plan, plan
 from emupin.engine.situation import Others, Situation, cpus_that_matter
 from emupin.node.claims import PENDING_SECONDS, Ledger
 from emupin.policy.match import find_rule
-from emupin.policy.values import CHECKS as LEVELS
 from emupin.policy.values import ERROR, Policy
 
 if TYPE_CHECKING:
@@ -85,7 +84,7 @@ def policies(draw: DrawFn) -> Policy:
     listed = draw(st.none() | cpu_sets)
     if listed and listed - reserved:
         placements.append(f'"cpus:{cpuset.format(listed - reserved)}"')
-    adjustable = [name for name in LEVELS if name not in ("online", "reserved")]
+    adjustable = [name for name, check in CHECKS.items() if not check.fixed]
     levels = draw(st.dictionaries(st.sampled_from(adjustable), st.sampled_from(("error", "warn", "off"))))
     return policy(
         ", ".join(placements),
@@ -105,7 +104,7 @@ def neighbours(draw: DrawFn) -> Others:
 
 def broken_checks(cpus: Cpus, situation: Situation) -> list[str]:
     levels = situation.rule.checks
-    return [name for name, check in CHECKS.items() if levels[name] == ERROR and check(cpus, situation)]
+    return [name for name, check in CHECKS.items() if levels[name] == ERROR and check.complain(cpus, situation)]
 
 
 @given(guests(), policies(), st.none() | hosts(), neighbours())

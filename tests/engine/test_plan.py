@@ -7,8 +7,8 @@ from hosts import domain_xml
 
 from emupin.engine.host import Host
 from emupin.engine.plan import Plan, plan
+from emupin.grammar.policyfile import compile_policy
 from emupin.guest import domainxml
-from emupin.policy.grammar.policyfile import compile_policy
 
 HOST = Host(online=frozenset(range(16)))
 

@@ -16,9 +16,9 @@ from emupin.base import cpuset
 from emupin.base.errors import RecordError
 from emupin.live.alignment import Context
 from emupin.live.applying import FAILED, IN_LINE, LEFT_ALONE, MENDED, OUT_OF_LINE, Means, Result, apply
+from emupin.node import store
 from emupin.node.claims import Ledger
 from emupin.order import SHUT_OFF, Order
-from emupin.policy import store
 from emupin.recorder import Recorded
 from emupin.screen.applytext import lines, total
 

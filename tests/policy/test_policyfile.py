@@ -20,9 +20,10 @@ from emupin.base import cpuset
 from emupin.base.errors import PolicyError
 from emupin.base.files import policy_path
 from emupin.commands import policy as command
-from emupin.policy.grammar.policyfile import compile_policy, problems
-from emupin.policy.grammar.policytext import render, render_json
-from emupin.policy.values import CHECKS, Match, Placement, Policy, Rule
+from emupin.engine.checks import CHECKS
+from emupin.grammar.policyfile import compile_policy, problems
+from emupin.grammar.policytext import render, render_json
+from emupin.policy.values import Match, Placement, Policy, Rule
 
 if TYPE_CHECKING:
     from conftest import Golden
@@ -100,7 +101,7 @@ def test_digest_is_sha256_of_the_bytes() -> None:
 
 def without_site_packages(source: str) -> subprocess.CompletedProcess[str]:
     """Compile an empty policy named `source` with the standard library alone."""
-    code = f"from emupin.policy.grammar.policyfile import problems; print(*problems(b'{{}}', {source!r}), sep='\\n')"
+    code = f"from emupin.grammar.policyfile import problems; print(*problems(b'{{}}', {source!r}), sep='\\n')"
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2] / "src")}
     return subprocess.run(
         [sys.executable, "-S", "-c", code], env=environment, capture_output=True, text=True, check=True

@@ -13,7 +13,7 @@ from emupin.commands import options
 from emupin.live import applying, lookup, observe
 from emupin.live.alignment import Context
 from emupin.live.applying import FAILED, OUT_OF_LINE, Means
-from emupin.policy import store
+from emupin.node import store
 from emupin.screen.applytext import count, lines, to_json, total
 
 if TYPE_CHECKING:

@@ -48,7 +48,7 @@ def count(text: str) -> int:
 
 def read_policy(path: str | None) -> Policy:
     """The policy in `path`, or the installed one. Raises PolicyError."""
-    from emupin.policy.grammar.policyfile import compile_policy
+    from emupin.grammar.policyfile import compile_policy
 
     path = path or policy_path(root_from_environment())
     if path is None:

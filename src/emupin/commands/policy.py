@@ -9,8 +9,8 @@ from emupin.base import streams
 from emupin.base.errors import PolicyError
 from emupin.base.files import POLICIES, policy_path, root_from_environment
 from emupin.commands import policytest
-from emupin.policy.grammar.policyfile import compile_policy, problems
-from emupin.policy.grammar.policytext import render, render_json
+from emupin.grammar.policyfile import compile_policy, problems
+from emupin.grammar.policytext import render, render_json
 
 if TYPE_CHECKING:
     import argparse

@@ -9,6 +9,7 @@ from emupin.base import cpuset
 from emupin.doctor.finding import Finding, ok, problem, skipped, unknown, warning
 from emupin.doctor.policy import in_force
 from emupin.engine import host
+from emupin.policy.values import DEDICATED, POOL
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -83,7 +84,7 @@ def _shared_sets(policy: Policy) -> dict[str, Cpus]:
     """The sets of which a guest gets several CPUs."""
     sets = {name: cpus for name, cpus in named_sets(policy).items() if name != "host.pool"}
     wide = any(
-        placement.word == "pool" or (placement.word == "dedicated" and (placement.number or 1) > 1)
+        placement.word == POOL or (placement.word == DEDICATED and (placement.number or 1) > 1)
         for rule in policy.rules
         for placement in rule.placement
     )

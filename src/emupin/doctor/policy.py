@@ -11,8 +11,8 @@ from emupin.base.errors import PolicyError
 from emupin.base.files import POLICIES, RUN, STATE, policy_path, read_trusted
 from emupin.doctor.finding import Finding, ok, problem, warning
 from emupin.doctor.machine import unreadable
-from emupin.policy.grammar.policyfile import compile_policy, problems
-from emupin.policy.store import FORMAT
+from emupin.grammar.policyfile import compile_policy, problems
+from emupin.node.store import FORMAT
 from emupin.policy.values import Policy
 
 if TYPE_CHECKING:

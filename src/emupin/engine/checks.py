@@ -1,12 +1,14 @@
-"""What may be wrong with a set of CPUs for a guest's emulator threads: one function for each check of a policy.
+"""What may be wrong with a set of CPUs for a guest's emulator threads: the checks of a policy.
 
-Each takes the CPUs and the situation and returns a complaint, or None. What needs a host passes where none is known.
+To add one, write its function here: the grammar, the decision and the explanation know it by its registration.
 """
 
 from __future__ import annotations
 
 from emupin.base import cpuset
+from emupin.base.frozen import Frozen
 from emupin.engine.situation import holders, pins, vcpu_cpus
+from emupin.policy.values import ERROR, OFF, WARN
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -15,9 +17,44 @@ if TYPE_CHECKING:
     from emupin.engine.situation import Situation
 
     Cpus = frozenset[int]
-    Check = Callable[[Cpus, Situation], str | None]
+    Complain = Callable[[Cpus, Situation], str | None]
 
 
+class Check(Frozen):
+    """A check as it is registered."""
+
+    name: str
+    """As a policy knows it."""
+    complain: Complain
+    """What is wrong with the CPUs, in a sentence; None where nothing is."""
+    level: str
+    """Where the policy says nothing."""
+    fixed: bool
+    """No policy can change the level."""
+    needs_host: bool
+    """It passes where no host is known."""
+
+
+CHECKS: dict[str, Check] = {}
+"""By name, in the order in which they are asked."""
+
+
+def check(level: str, *, fixed: bool = False, needs_host: bool = False) -> Callable[[Complain], Complain]:
+    """Register a function as the check of its name."""
+
+    def register(complain: Complain) -> Complain:
+        CHECKS[complain.__name__] = Check(complain.__name__, complain, level, fixed, needs_host)
+        return complain
+
+    return register
+
+
+def default_levels() -> dict[str, str]:
+    """The level of every check where a policy says nothing."""
+    return {name: each.level for name, each in CHECKS.items()}
+
+
+@check(ERROR, fixed=True, needs_host=True)
 def online(cpus: Cpus, situation: Situation) -> str | None:
     """libvirt and the kernel refuse a pin to CPUs that are not there."""
     host = situation.host
@@ -26,12 +63,14 @@ def online(cpus: Cpus, situation: Situation) -> str | None:
     return f"the host has no {named(cpus - host.online)} online (online are {cpuset.format(host.online)})"
 
 
+@check(ERROR, fixed=True)
 def reserved(cpus: Cpus, situation: Situation) -> str | None:
     """`host.reserved` is never for emulators."""
     both = cpus & situation.policy.reserved
     return f"{named(both)} {is_or_are(both)} reserved" if both else None
 
 
+@check(ERROR)
 def vcpu_overlap(cpus: Cpus, situation: Situation) -> str | None:
     """The guide's first rule: never on a CPU of vCPU 1 or above, where packets are polled for."""
     for vcpu, pin in pins(situation.guest):
@@ -42,6 +81,7 @@ def vcpu_overlap(cpus: Cpus, situation: Situation) -> str | None:
     return None
 
 
+@check(ERROR)
 def foreign_overlap(cpus: Cpus, situation: Situation) -> str | None:
     """Other guests' vCPUs, and the CPUs that their emulator threads hold alone."""
     others = situation.others
@@ -53,6 +93,7 @@ def foreign_overlap(cpus: Cpus, situation: Situation) -> str | None:
     return None
 
 
+@check(ERROR)
 def realtime(cpus: Cpus, situation: Situation) -> str | None:
     """A vCPU with a fifo or rr scheduler never yields its CPU to an emulator thread, which then hangs the guest."""
     urgent = situation.guest.realtime
@@ -62,6 +103,7 @@ def realtime(cpus: Cpus, situation: Situation) -> str | None:
     return None
 
 
+@check(WARN, needs_host=True)
 def numa(cpus: Cpus, situation: Situation) -> str | None:
     """The guide's dedicated pCPU is on the guest's own NUMA node."""
     host = situation.host
@@ -73,6 +115,7 @@ def numa(cpus: Cpus, situation: Situation) -> str | None:
     return f"NUMA node {cpuset.format(nodes - home)} is not the guest's, which is {cpuset.format(home)}"
 
 
+@check(WARN, needs_host=True)
 def isolated(cpus: Cpus, situation: Situation) -> str | None:
     """The kernel balances nothing on isolated CPUs: of several, the lowest gets all the threads (guide)."""
     host = situation.host
@@ -82,6 +125,7 @@ def isolated(cpus: Cpus, situation: Situation) -> str | None:
     return f"{named(both)} {is_or_are(both)} isolated: threads are not spread over a set, they stay on the lowest CPU"
 
 
+@check(OFF, needs_host=True)
 def smt(cpus: Cpus, situation: Situation) -> str | None:
     """A sibling of a vCPU's CPU takes execution units from it."""
     host = situation.host
@@ -93,22 +137,6 @@ def smt(cpus: Cpus, situation: Situation) -> str | None:
         if siblings:
             return f"CPU {cpu} is a sibling of CPU {min(siblings)}, which runs a vCPU"
     return None
-
-
-CHECKS: dict[str, Check] = {
-    "online": online,
-    "reserved": reserved,
-    "vcpu_overlap": vcpu_overlap,
-    "foreign_overlap": foreign_overlap,
-    "realtime": realtime,
-    "numa": numa,
-    "isolated": isolated,
-    "smt": smt,
-}
-"""By the name that a policy knows them by."""
-
-NEED_HOST = frozenset(("online", "numa", "isolated", "smt"))
-"""Those that pass where no host is known."""
 
 
 def named(cpus: Cpus) -> str:

@@ -6,13 +6,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from emupin.base import cpuset
-from emupin.engine.checks import NEED_HOST
+from emupin.engine.checks import CHECKS
 from emupin.engine.marks import NO_CPUS, Mark, marks
 from emupin.engine.placements import expand
 from emupin.engine.plan import NOBODY, Plan, outcomes, plan
 from emupin.engine.situation import Others, Situation, pins
 from emupin.policy.match import mismatch
-from emupin.policy.values import OFF
+from emupin.policy.values import AUTO, OFF
 
 if TYPE_CHECKING:
     from emupin.engine.host import Host
@@ -111,7 +111,7 @@ def _tried(situation: Situation, decided: Plan) -> tuple[Tried, ...]:
 def _meanings(rule: Rule, policy: Policy) -> list[tuple[Placement, bool]]:
     """The placements that are tried, and whether each is there for an `auto`."""
     return [
-        (placement, written.word == "auto")
+        (placement, written.word == AUTO)
         for written in rule.placement
         for placement in expand(rule.replace(placement=(written,)), policy)
     ]
@@ -133,7 +133,7 @@ def _checked(cpus: Cpus, situation: Situation) -> tuple[Checked, ...]:
     for name, level, complaint in outcomes(cpus, situation):
         if level == OFF:
             outcome = NOT_ASKED
-        elif situation.host is None and name in NEED_HOST:
+        elif situation.host is None and CHECKS[name].needs_host:
             outcome = NO_HOST
         else:
             outcome = COMPLAINT if complaint else PASSED

@@ -39,9 +39,6 @@ BOOT = "/proc/sys/kernel/random/boot_id"
 KEY = (ONLINE, ISOLATED_AT_BOOT, ISOLATED_SINCE, NOHZ_FULL, NODES, BOOT)
 """The files that say whether a cached topology still holds: the rest changes only with a CPU, a node or a boot."""
 
-FORMAT = (__version__, sys.hexversion)
-"""What a cached topology must have been written by: marshal's format follows the interpreter."""
-
 CACHE = f"{RUN}/topology"
 
 VERSION = 1
@@ -92,6 +89,10 @@ class Host(Frozen):
     def from_plain(cls, plain: tuple[Any, ...]) -> Host:
         """The inverse of `to_plain`."""
         return cls(*plain)
+
+
+FORMAT = (__version__, sys.hexversion, Host._fields)
+"""What a cached topology must have been written by: marshal's format follows the interpreter."""
 
 
 def to_json(host: Host) -> dict[str, Json]:

@@ -11,7 +11,7 @@ from emupin.base import cpuset
 from emupin.base.frozen import Frozen
 from emupin.engine.checks import is_or_are, named
 from emupin.engine.situation import holders, vcpu_cpus
-from emupin.policy.values import ERROR, Placement
+from emupin.policy.values import AUTO, CPUS, DEDICATED, ERROR, POOL, VCPU, Placement
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -30,8 +30,8 @@ class Choice(Frozen):
     problem: str | None = None
 
 
-VCPU_0 = Placement("vcpu", 0, None, "vcpu:0")
-DEDICATED = Placement("dedicated", 1, None, "dedicated")
+VCPU_0 = Placement(VCPU, 0, None, "vcpu:0")
+ONE_ALONE = Placement(DEDICATED, 1, None, DEDICATED)
 
 
 def expand(rule: Rule, policy: Policy) -> list[Placement]:
@@ -45,12 +45,12 @@ def expand(rule: Rule, policy: Policy) -> list[Placement]:
     """
     expanded = []
     for placement in rule.placement:
-        if placement.word != "auto":
+        if placement.word != AUTO:
             expanded.append(placement)
         elif rule.guest == "kernel":
-            expanded.append(DEDICATED)
+            expanded.append(ONE_ALONE)
         else:
-            expanded += [VCPU_0] if policy.networking == "ovs-dpdk" else [DEDICATED, VCPU_0]
+            expanded += [VCPU_0] if policy.networking == "ovs-dpdk" else [ONE_ALONE, VCPU_0]
     return expanded
 
 
@@ -193,4 +193,4 @@ def _all(cpus: Cpus) -> str:
 if TYPE_CHECKING:
     Chooser = Callable[[Placement, Situation], Choice]
 
-CHOOSERS: dict[str, Chooser] = {"cpus": _cpus, "vcpu": _vcpu, "pool": _pool, "dedicated": _dedicated}
+CHOOSERS: dict[str, Chooser] = {CPUS: _cpus, VCPU: _vcpu, POOL: _pool, DEDICATED: _dedicated}

@@ -11,7 +11,7 @@ from emupin.engine.checks import CHECKS
 from emupin.engine.placements import choose, expand
 from emupin.engine.situation import Others, Situation, vcpu_cpus
 from emupin.policy.match import find_rule
-from emupin.policy.values import ERROR, OFF, WARN
+from emupin.policy.values import DEDICATED, ERROR, KEEP, OFF, WARN
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -105,7 +105,7 @@ def _taken(rule: Rule, attempts: list[Attempt], warnings: tuple[str, ...]) -> Pl
         reason,
         rule.name,
         taken.placement.text,
-        taken.placement.word == "dedicated",
+        taken.placement.word == DEDICATED,
         warnings + taken.warnings,
         tuple(attempts),
         False,
@@ -116,7 +116,7 @@ def _taken(rule: Rule, attempts: list[Attempt], warnings: tuple[str, ...]) -> Pl
 
 
 def _try(placement: Placement, situation: Situation) -> Attempt:
-    if placement.word == "keep":
+    if placement.word == KEEP:
         return Attempt(placement, None, None)
     choice = choose(placement, situation)
     if choice.cpus is None:
@@ -134,4 +134,4 @@ def outcomes(cpus: Cpus, situation: Situation) -> Iterator[tuple[str, str, str |
     """Each check's name, its level, and its complaint about `cpus`, if any; one that is off is not asked."""
     for name, check in CHECKS.items():
         level = situation.rule.checks[name]
-        yield name, level, None if level == OFF else check(cpus, situation)
+        yield name, level, None if level == OFF else check.complain(cpus, situation)

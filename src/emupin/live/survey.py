@@ -10,8 +10,8 @@ from emupin.base.files import LIBVIRT_RUN
 from emupin.base.frozen import Frozen
 from emupin.live import facts, observe
 from emupin.live.observe import DEFINITIONS
+from emupin.node import store
 from emupin.node.claims import Ledger
-from emupin.policy import store
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

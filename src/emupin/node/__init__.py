@@ -1,1 +1,1 @@
-"""What acts on this machine: claims, a live decision, and its enforcement."""
+"""What acts on this machine: the policy in force, claims, a live decision, and its enforcement."""

@@ -22,6 +22,7 @@ from emupin.base.files import LIBVIRT_RUN, RUN, lock, make_private_folder, read_
 from emupin.base.frozen import Frozen
 from emupin.engine.situation import Others, vcpu_cpus
 from emupin.policy.match import find_rule
+from emupin.policy.values import AUTO, DEDICATED
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -280,8 +281,8 @@ class Ledger:
         rule = find_rule(guest, self.policy) if self.policy else None
         if not rule or not pool:
             return
-        sizes = {placement.number for placement in rule.placement if placement.word == "dedicated"}
-        if any(placement.word == "auto" for placement in rule.placement):
+        sizes = {placement.number for placement in rule.placement if placement.word == DEDICATED}
+        if any(placement.word == AUTO for placement in rule.placement):
             sizes.add(1)
         if not sizes:
             return

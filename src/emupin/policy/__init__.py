@@ -1,1 +1,1 @@
-"""The policy: its values, which rule takes a guest, and where it is kept."""
+"""The policy: its values, and which rule takes a guest."""

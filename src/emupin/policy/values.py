@@ -15,20 +15,10 @@ if TYPE_CHECKING:
     Cpus = frozenset[int]
 
 ERROR, WARN, OFF = "error", "warn", "off"
+"""The levels of checks."""
 
-CHECKS = {
-    "online": ERROR,
-    "reserved": ERROR,
-    "vcpu_overlap": ERROR,
-    "foreign_overlap": ERROR,
-    "realtime": ERROR,
-    "numa": WARN,
-    "isolated": WARN,
-    "smt": OFF,
-}
-"""Every check with its level where the policy says nothing; `online` and `reserved` are always errors."""
-
-ALWAYS_ERROR = frozenset(("online", "reserved"))
+AUTO, VCPU, DEDICATED, POOL, CPUS, KEEP = "auto", "vcpu", "dedicated", "pool", "cpus", "keep"
+"""The words of placements."""
 
 
 class Match(Frozen):
@@ -47,7 +37,7 @@ class Placement(Frozen):
     """One way to choose CPUs: its word, and what stands behind the colon."""
 
     word: str
-    """auto, vcpu, dedicated, pool, cpus or keep."""
+    """One of the words above."""
     number: int | None = None
     """The vCPU of `vcpu:N`, the count of `dedicated:N`."""
     cpus: Cpus | None = None
@@ -64,7 +54,7 @@ class Rule(Frozen):
     placement: tuple[Placement, ...]
     """In order; the first that passes its checks wins."""
     checks: Mapping[str, str]
-    """Level by check, every check of `CHECKS` present."""
+    """Level by check, every check of the engine present."""
     guest: str | None
     """dpdk or kernel; None where the policy says nothing."""
     on_failure: str

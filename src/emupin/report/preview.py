@@ -10,8 +10,8 @@ from emupin.base.digest import hex_digest
 from emupin.engine.explanation import text_of
 from emupin.engine.host import canonical
 from emupin.engine.situation import Others
+from emupin.grammar.policytext import render
 from emupin.guest import splice
-from emupin.policy.grammar.policytext import render
 from emupin.report.page import Page, Source
 from emupin.report.row import row
 from emupin.trail.replay import NO_DECISION, Replayed, Situation

@@ -11,7 +11,7 @@ from emupin.base.errors import EmupinError
 from emupin.base.files import read_bytes
 from emupin.base.kept import POLICIES_KEPT, TOPOLOGIES_KEPT
 from emupin.engine import snapshot
-from emupin.policy.grammar.policyfile import compile_policy
+from emupin.grammar.policyfile import compile_policy
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

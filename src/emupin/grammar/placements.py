@@ -5,13 +5,13 @@ from __future__ import annotations
 from emupin.base import cpuset
 from emupin.base.frozen import Frozen
 from emupin.base.nearmiss import did_you_mean
+from emupin.grammar.nodes import show
+from emupin.grammar.schema import Value
 from emupin.guest.domain import HIGHEST_INDEX
-from emupin.policy.grammar.nodes import show
-from emupin.policy.grammar.schema import Value
-from emupin.policy.values import Placement
+from emupin.policy.values import AUTO, CPUS, DEDICATED, KEEP, POOL, VCPU, Placement
 
 FORMS = ("auto", "vcpu:N", "dedicated", "dedicated:N", "pool", "cpus:LIST", "keep")
-WORDS = ("auto", "vcpu", "dedicated", "pool", "cpus", "keep")
+WORDS = (AUTO, VCPU, DEDICATED, POOL, CPUS, KEEP)
 
 
 class HostPart(Frozen):
@@ -34,7 +34,7 @@ def read_placements(value: Value, host: HostPart, has_guest: bool) -> tuple[Plac
         _check_needs(placement, item, host, has_guest)
         if placement.replace(text="") in [earlier.replace(text="") for earlier in placements]:
             item.complain(f"{show(placement.text)!r} is there twice", "the second is never tried: remove it")
-        if placement.word == "keep" and at < len(items) - 1:
+        if placement.word == KEEP and at < len(items) - 1:
             item.complain("'keep' is not the last placement", "nothing behind it is ever tried: move it to the end")
         placements.append(placement)
     return tuple(placements)
@@ -47,10 +47,10 @@ def _read(item: Value, text: str) -> Placement | None:
     if word not in WORDS:
         item.complain(f"unknown placement {show(text)!r}", _unknown_hint(text, word))
         return None
-    if word == "cpus":
+    if word == CPUS:
         return Placement(word, None, item.parse_cpus(rest), text)
-    if word in ("vcpu", "dedicated"):
-        number = 1 if text == "dedicated" else _number(item, word, rest)
+    if word in (VCPU, DEDICATED):
+        number = 1 if text == DEDICATED else _number(item, word, rest)
         return None if number is None else Placement(word, number, None, text)
     if colon:
         item.complain(f"{word!r} takes nothing behind a colon, is {show(text)!r}", f"write {word}")
@@ -59,7 +59,7 @@ def _read(item: Value, text: str) -> Placement | None:
 
 
 def _number(item: Value, word: str, digits: str) -> int | None:
-    low, high = (0, HIGHEST_INDEX) if word == "vcpu" else (1, cpuset.HIGHEST + 1)
+    low, high = (0, HIGHEST_INDEX) if word == VCPU else (1, cpuset.HIGHEST + 1)
     number = int(digits) if digits.isascii() and digits.isdigit() and len(digits) < 9 else -1
     if low <= number <= high:
         return number
@@ -79,13 +79,13 @@ def _unknown_hint(text: str, word: str) -> str:
 def _check_needs(placement: Placement, item: Value, host: HostPart, has_guest: bool) -> None:
     """Complain about a placement that the rest of the policy makes impossible."""
     word = placement.word
-    if word == "auto" and not (has_guest and "networking" in host.keys):
+    if word == AUTO and not (has_guest and "networking" in host.keys):
         missing = [] if "networking" in host.keys else ["host.networking (ovs-dpdk or kernel)"]
         missing += [] if has_guest else ["the rule's guest (dpdk or kernel)"]
         item.complain("'auto' cannot decide", f"add {' and '.join(missing)}")
-    if word in ("dedicated", "pool") and "pool" not in host.keys:
+    if word in (DEDICATED, POOL) and "pool" not in host.keys:
         item.complain(f"{word!r} has no pool to choose from", "add host.pool, the CPUs that emulators may have")
-    if word == "dedicated" and host.pool and (placement.number or 1) > len(host.pool):
+    if word == DEDICATED and host.pool and (placement.number or 1) > len(host.pool):
         item.complain(f"{placement.text!r} is more than host.pool has: {len(host.pool)}", "ask for less or add to it")
     never = (placement.cpus or frozenset()) & host.reserved
     if never:

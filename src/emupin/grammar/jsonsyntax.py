@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 import re
 
-from emupin.policy.grammar.nodes import DEEPEST
+from emupin.grammar.nodes import DEEPEST
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from emupin.policy.grammar.nodes import Tree
+    from emupin.grammar.nodes import Tree
 
 TOKEN = re.compile(r'"(?:[^"\\]|\\.)*"|[][{}]|[^][{},:"\s]+')
 """What opens, closes or holds a value, in text that is known to be JSON."""

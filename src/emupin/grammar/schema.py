@@ -6,12 +6,12 @@ from emupin.base import cpuset
 from emupin.base.errors import PolicyError
 from emupin.base.frozen import Frozen
 from emupin.base.nearmiss import did_you_mean, near_miss
-from emupin.policy.grammar.nodes import Mapping, Scalar, Sequence, show
-from emupin.policy.values import CHECKS
+from emupin.engine.checks import CHECKS
+from emupin.grammar.nodes import Mapping, Scalar, Sequence, show
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from emupin.policy.grammar.nodes import Node
+    from emupin.grammar.nodes import Node
 
 KEYS: dict[str, tuple[str, ...]] = {
     "": ("version", "host", "defaults", "rules"),

@@ -6,12 +6,13 @@ from emupin.base import cpuset
 from emupin.base.digest import hex_digest
 from emupin.base.errors import PolicyError
 from emupin.base.frozen import Frozen
-from emupin.policy.grammar import syntax
-from emupin.policy.grammar.matching import read_match, takes_every_guest
-from emupin.policy.grammar.nodes import show
-from emupin.policy.grammar.placements import HostPart, read_placements
-from emupin.policy.grammar.schema import Complaints, Value
-from emupin.policy.values import ALWAYS_ERROR, CHECKS, ERROR, OFF, WARN, Match, Policy, Rule
+from emupin.engine.checks import CHECKS, default_levels
+from emupin.grammar import syntax
+from emupin.grammar.matching import read_match, takes_every_guest
+from emupin.grammar.nodes import show
+from emupin.grammar.placements import HostPart, read_placements
+from emupin.grammar.schema import Complaints, Value
+from emupin.policy.values import ERROR, OFF, WARN, Match, Policy, Rule
 
 
 class Behaviour(Frozen):
@@ -99,7 +100,7 @@ def _read_rule(value: Value, host: HostPart, defaults: Behaviour, lines: dict[st
         name=_read_name(parts["name"], lines) if "name" in parts else "",
         match=read_match(parts["match"]) if "match" in parts else Match(),
         placement=read_placements(parts["placement"], host, "guest" in parts) if "placement" in parts else (),
-        checks=_read_checks(parts["checks"]) if "checks" in parts else dict(CHECKS),
+        checks=_read_checks(parts["checks"]) if "checks" in parts else default_levels(),
         guest=_read_guest(parts["guest"]) if "guest" in parts else None,
         on_failure=behaviour.on_failure,
         persist=behaviour.persist,
@@ -120,9 +121,9 @@ def _read_guest(value: Value) -> str:
 
 
 def _read_checks(value: Value) -> dict[str, str]:
-    levels = dict(CHECKS)
+    levels = default_levels()
     for check, level in value.mapping("rules[].checks").items():
         levels[check] = level.word((ERROR, WARN, OFF))
-        if check in ALWAYS_ERROR and levels[check] in (WARN, OFF):
+        if CHECKS[check].fixed and levels[check] in (WARN, OFF):
             level.complain(f"must be error, is {levels[check]!r}", "this check cannot be weakened: remove the key")
     return levels

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from emupin.base.nearmiss import near_miss
-from emupin.policy.grammar.nodes import show
-from emupin.policy.grammar.schema import Value
+from emupin.grammar.nodes import show
+from emupin.grammar.schema import Value
 from emupin.policy.values import Match
 
 INTERFACES = (

@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 
 from emupin.base.errors import PolicyError
-from emupin.policy.grammar.nodes import QUOTE, Tree, show
+from emupin.grammar.nodes import QUOTE, Tree, show
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     import yaml
 
-    from emupin.policy.grammar.nodes import Node
+    from emupin.grammar.nodes import Node
 
 LARGEST = 1024 * 1024
 """Bytes; a larger file is refused."""
@@ -30,7 +30,7 @@ def load(data: bytes, source: str) -> Node:
     text = _decode(data, source)
     tree = Tree(source)
     if source.endswith(".json"):
-        from emupin.policy.grammar import jsonsyntax
+        from emupin.grammar import jsonsyntax
 
         jsonsyntax.read(text, tree)
     else:

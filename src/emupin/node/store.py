@@ -17,11 +17,13 @@ from emupin.base.errors import PolicyError
 from emupin.base.files import RUN, STATE, make_private_folder, policy_path, read_bytes, read_trusted, replace_file
 from emupin.base.frozen import Frozen
 from emupin.base.kept import POLICIES_KEPT, keep, place
-from emupin.policy.values import Policy
+from emupin.engine.checks import CHECKS
+from emupin.policy.values import Match, Placement, Policy, Rule
 
 LAST_GOOD = f"{STATE}/last-good"
 
-FORMAT = (__version__, sys.hexversion)
+SHAPE = (*Policy._fields, *Rule._fields, *Match._fields, *Placement._fields, *CHECKS)
+FORMAT = (__version__, sys.hexversion, SHAPE)
 """What a compiled policy must have been written by: marshal's format follows the interpreter."""
 
 
@@ -105,6 +107,6 @@ def _compile(source: bytes, path: str) -> Policy:
         import site
 
         site.main()  # Where PyYAML lies; the hook starts without it.
-    from emupin.policy.grammar.policyfile import compile_policy
+    from emupin.grammar.policyfile import compile_policy
 
     return compile_policy(source, path)

@@ -1,1 +1,0 @@
-"""The grammar of the policy file: from bytes to a `Policy`, and back to text."""
