@@ -100,10 +100,15 @@ class Host:
         return Answer(done.returncode, done.stdout.decode(errors="surrogateescape"), done.stderr.decode())
 
     def audit(self) -> list[dict[str, object]]:
+        """The entries of the trail, each of which has all that its kind must carry."""
         import json
 
+        from emupin.trail.form import lacking
+
         path = self.root / "var/log/emupin/audit.jsonl"
-        return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+        entries = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+        assert [lacking(entry) for entry in entries] == [""] * len(entries)
+        return entries
 
 
 @dataclass

@@ -10,7 +10,8 @@ import pytest
 
 from emupin.base.files import AUDIT
 from emupin.trail import writer
-from emupin.trail.chain import Verdict, verify
+from emupin.trail.chain import verify
+from emupin.trail.findings import Verdict
 from emupin.trail.writer import read_head
 
 if TYPE_CHECKING:

@@ -202,7 +202,7 @@ def test_verify_and_head(host: Host) -> None:
     assert audit(host, "verify", "--head", "0" * 64)[0] == 1
     assert audit(host, "verify", "--head", "0")[::2] == (
         2,
-        "--head 0: is not a hash; give the 64 digits that `emupin audit head` printed\n",
+        "--head 0: is not a hash; give what `emupin audit head` printed: 64 digits, and the count behind them\n",
     )
 
 
@@ -252,4 +252,4 @@ def test_lines_that_are_no_entries_are_counted(tmp_path: Path) -> None:
     path.write_bytes(path.read_bytes() + b"torn")
     status, output, error = audit(host, "list")
     assert (status, len(output.splitlines())) == (0, 2)
-    assert error == "lines that are no entries: 1; `emupin audit verify` tells where\n"
+    assert error == "lines that are not part of the chain: 1, left out; `emupin audit verify` says where\n"

@@ -732,3 +732,9 @@ def test_verbose_shows_every_check(lab: Lab) -> None:
 def test_stale_status_file_is_no_fault(lab: Lab) -> None:
     lab.write("run/libvirt/qemu/gone.xml", f"<domstatus pid='4999'>{domain_xml('gone')}</domstatus>")
     assert lab.faults() == []
+
+
+def test_a_root_that_is_not_there_ends_with_findings(tmp_path: Path) -> None:
+    done = emupin(tmp_path / "no" / "such", "doctor")
+    assert done.returncode in (1, 2)
+    assert b"is not there" in done.stdout

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import itertools
 import json
 import os
 from collections import Counter
@@ -18,6 +20,7 @@ from emupin.base.jsonline import encode
 from emupin.engine.plan import plan
 from emupin.trail import recorded
 from emupin.trail.archive import Archive, beside
+from emupin.trail.form import DECISION, EVERY, is_decision
 from emupin.trail.replay import DIFFERENT, NO_DECISION, NOT_REPLAYABLE, SAME, replay
 from emupin.trail.sources import find_trails
 
@@ -103,6 +106,55 @@ def test_whatever_else_is_on_record_is_a_difference(fleet: Path, key: str) -> No
     other: Any = ["made up"] if key == "warnings" else "made up"
     found = replay({**entry, key: other}, archive)
     assert [(each.field, each.recorded) for each in found.differences] == [(key, other)]
+
+
+@pytest.mark.parametrize("key", [*EVERY, *DECISION])
+def test_a_decision_that_lacks_a_field_is_not_replayable(fleet: Path, key: str) -> None:
+    for entry, archive in itertools.islice(entries(fleet), 60):
+        if is_decision(entry):
+            found = replay({name: entry[name] for name in entry if name != key}, archive)
+            assert found.status in (NOT_REPLAYABLE, DIFFERENT), (key, entry)
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("before", "9"),
+        ("before", None),
+        ("time", "soon"),
+        ("host", ""),
+        ("uuid", None),
+        ("op", "made up"),
+        ("outcome", "unchanged"),
+        ("diff", []),
+        ("diff", ["-    <emulatorpin cpuset='9'/>", "+    <emulatorpin cpuset='9'/>"]),
+        ("diff", ["rubbish"]),
+        ("sha256_before", "0" * 63),
+        ("sha256_after", None),
+    ],
+)
+def test_a_field_that_does_not_follow_from_the_others_is_no_same_decision(fleet: Path, key: str, value: Any) -> None:
+    entry, archive = next((each, kept) for each, kept in entries(fleet) if each["diff"] and each["before"])
+    assert replay({**entry, key: value}, archive).status in (NOT_REPLAYABLE, DIFFERENT)
+    same = {**entry, "sha256_after": entry["sha256_before"]}
+    assert [each.field for each in replay(same, archive).differences] == ["sha256_after"]
+
+
+def test_dropped_facts_are_found_though_the_chain_was_made_anew(tmp_path: Path) -> None:
+    path = year.write_host(tmp_path, 1, 40)
+    previous, lines = None, []
+    for line in path.read_text().splitlines():
+        entry = json.loads(line)
+        if entry["outcome"] == "rewritten":
+            del entry["facts"]
+        data = encode({**entry, "previous": previous}).encode() + b"\n"
+        previous = hashlib.sha256(data).hexdigest()
+        lines.append(data)
+    path.write_bytes(b"".join(lines))
+    (tmp_path / "var/lib/emupin/audit-head").write_text(f"{previous}\n")
+    assert emupin(tmp_path, "audit", "verify").returncode == 0
+    done = emupin(tmp_path, "audit", "replay")
+    assert (done.returncode, b"not replayable: entry: lacks facts" in done.stdout) == (1, True)
 
 
 def test_an_entry_without_one_of_its_facts_is_not_replayable(fleet: Path) -> None:

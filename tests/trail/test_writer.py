@@ -25,7 +25,8 @@ from trails import current, entry, kinds, needs, write
 
 from emupin.base.errors import HostError
 from emupin.trail import chain, lines, writer
-from emupin.trail.chain import Verdict, verify
+from emupin.trail.chain import verify
+from emupin.trail.findings import Verdict
 from emupin.trail.writer import read_head
 
 if TYPE_CHECKING:

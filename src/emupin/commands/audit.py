@@ -3,25 +3,25 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 from datetime import datetime, timezone
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from emupin.base import streams
 from emupin.base.errors import EmupinError
 from emupin.base.files import STATE, root_from_environment
 from emupin.commands import audit_replay, audit_report, audit_verify, options
 from emupin.screen import entrytext, terminal
-from emupin.trail import context, lines
-from emupin.trail.archive import Archive, beside
+from emupin.trail import context
 from emupin.trail.query import Query, time_asked
+from emupin.trail.sources import one_trail
 
 if TYPE_CHECKING:
     import argparse
     from collections.abc import Iterator
 
     from emupin.trail.lines import Line
+    from emupin.trail.sources import Trail
 
     Subparsers = argparse._SubParsersAction[argparse.ArgumentParser]
     Found = tuple[Line, dict[str, Any]]
@@ -77,7 +77,7 @@ def list_entries(args: argparse.Namespace) -> int:
     times = [time_asked(getattr(args, edge), f"--{edge}", now) for edge in ("since", "until")]
     query = Query(args.guest, args.rule, args.outcome, args.op, *times)
     width, colour = terminal.width(WIDE), terminal.wants_colour()
-    for line, entry in _entries(args.files):
+    for line, entry in _entries(one_trail(args.files, root_from_environment())):
         if query.takes(entry):
             text = json.dumps(_plain(line, entry)) if args.json else entrytext.row(line, entry, width, colour)
             terminal.put(text + "\n", colour)
@@ -90,8 +90,13 @@ def show(args: argparse.Namespace) -> int:
         raise EmupinError(
             "emupin audit show", "which entry?", "give its hash, a number from the end, --guest or --last"
         )
-    found = _chosen(args)
-    archive = Archive(_folders(args.files))
+    word: str | None = args.entry
+    if word and not re.fullmatch(r"\d{1,6}|[0-9A-Fa-f]{4,64}", word):
+        word, args.files = None, [word, *args.files]
+    root = root_from_environment()
+    trail = one_trail(args.files, root)
+    found = _chosen(trail, word, args)
+    archive = trail.archive([root + STATE])
     width, colour = terminal.width(WIDE), terminal.wants_colour()
     for number, (line, entry) in enumerate(found):
         about = context.find(entry, archive)
@@ -103,12 +108,9 @@ def show(args: argparse.Namespace) -> int:
     return 0
 
 
-def _chosen(args: argparse.Namespace) -> list[Found]:
+def _chosen(trail: Trail, word: str | None, args: argparse.Namespace) -> list[Found]:
     """What `show` is asked for. Raises EmupinError where that is nothing."""
-    word: str | None = args.entry
-    if word and not re.fullmatch(r"\d{1,6}|[0-9A-Fa-f]{4,64}", word):
-        word, args.files = None, [word, *args.files]
-    found = [each for each in _entries(args.files) if Query(args.guest).takes(each[1])]
+    found = [each for each in _entries(trail) if Query(args.guest).takes(each[1])]
     if word and re.fullmatch(r"\d{1,6}", word):
         found = found[-int(word) :][:1] if 0 < int(word) <= len(found) else []
     elif word:
@@ -118,25 +120,22 @@ def _chosen(args: argparse.Namespace) -> list[Found]:
     return found[-1:] if args.last else found
 
 
-def _folders(files: list[str]) -> list[str]:
-    """Where policies and topologies may be kept: beside the files, or on this host."""
-    places = [folder for file in files for folder in beside(os.path.dirname(file))]
-    return [*dict.fromkeys(places), root_from_environment() + STATE]
-
-
 def _plain(line: Line, entry: dict[str, Any]) -> dict[str, Any]:
     place = {"hash": line.digest, "file": line.file, "line": line.number}
     return {**place, **entry, **place}
 
 
-def _entries(files: list[str]) -> Iterator[Found]:
-    """Every entry; a remark on the lines that are none. Raises EmupinError where there is no trail."""
-    strange = 0
-    for line in lines.read(files or lines.installed(root_from_environment())):
-        entry = lines.entry(line.data)
+def _entries(trail: Trail) -> Iterator[Found]:
+    """Every entry of the proven chain; a remark on the lines left out. Raises EmupinError."""
+    left_out = 0
+    for line, entry in trail.entries(_refuse):
         if entry is None:
-            strange += 1
+            left_out += 1
         else:
             yield line, entry
-    if strange:
-        streams.say(f"lines that are no entries: {strange}; `emupin audit verify` tells where")
+    if left_out:
+        streams.say(f"lines that are not part of the chain: {left_out}, left out; `emupin audit verify` says where")
+
+
+def _refuse(error: EmupinError) -> NoReturn:
+    raise error

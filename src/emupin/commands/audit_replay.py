@@ -30,7 +30,8 @@ Each decision is made again from the facts in its entry, with the policy and the
 beside the trail, in /var/lib/emupin of the same host, or in a folder that --state names. Entries that record no
 decision (what libvirt took over, gaps, trouble ahead of a decision) are counted and left out.
 
-status: 0 all decided the same; 1 some came out otherwise, or could not be decided again; 2 after an error.
+status: 0 all decided the same; 1 some came out otherwise, could not be decided
+again, or are not part of the chain; 2 after an error.
 """
 
 
@@ -61,13 +62,14 @@ class _Tally:
     def __init__(self) -> None:
         self.counts: Counter[str] = Counter()
         self.unreadable = 0
+        self.unproven = 0
         self.damaged: list[EmupinError] = []
 
     @property
     def status(self) -> int:
         if self.damaged:
             return 2
-        return int(self.counts[DIFFERENT] + self.counts[NOT_REPLAYABLE] > 0)
+        return int(self.counts[DIFFERENT] + self.counts[NOT_REPLAYABLE] + self.unproven > 0)
 
     def sentence(self) -> str:
         parts = [f"{self.counts[SAME]:,} decided the same", f"{self.counts[DIFFERENT]:,} differently"]
@@ -92,6 +94,9 @@ def run(args: argparse.Namespace) -> int:
     if tally.unreadable:
         noun = "line is no entry" if tally.unreadable == 1 else "lines are no entries"
         streams.say(f"{tally.unreadable:,} {noun}: `emupin audit verify` says why")
+    if tally.unproven:
+        noun = "entry is" if tally.unproven == 1 else "entries are"
+        streams.say(f"{tally.unproven:,} {noun} not part of the chain: `emupin audit verify` says why")
     return tally.status
 
 
@@ -99,10 +104,11 @@ def _others(args: argparse.Namespace, tally: _Tally) -> Iterator[tuple[Line, dic
     """The entries that did not come out the same; all are counted. Raises EmupinError."""
     for trail in find_trails(args.files, root_from_environment()):
         archive = trail.archive(args.state)
-        for line, entry in trail.entries(tally.damaged.append):
+        for line, entry, is_proven in trail.everything(tally.damaged.append):
             if entry is None:
                 tally.unreadable += 1
                 continue
+            tally.unproven += not is_proven
             replayed = replay(entry, archive)
             tally.counts[replayed.status] += 1
             if replayed.status in (DIFFERENT, NOT_REPLAYABLE):

@@ -78,7 +78,7 @@ def make(trails: Sequence[Trail], state: Sequence[str]) -> Page:
 
 def _prove(source: Source, trail: Trail) -> None:
     """Note whether the chain of `trail` is whole. Raises HostError."""
-    verdict = trail.verdict()
+    verdict = trail.verdict
     source.chain_is_whole = verdict.is_sound
     source.chain = "whole" if verdict.is_sound else "not whole"
     source.findings = tuple(str(finding) for finding in verdict.findings)

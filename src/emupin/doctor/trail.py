@@ -42,9 +42,11 @@ def check_folders(machine: Machine) -> Iterator[Finding]:
 
 def _folder(machine: Machine, folder: str, loss: str) -> Finding:
     place = folder
-    while (status := machine.status(place)) is None:
+    while (status := machine.status(place)) is None and place != "/":
         place = os.path.dirname(place)  # The hook makes what is missing.
     path = machine.path(place)
+    if status is None:
+        return problem(f"{path} is not there: {loss}", "set EMUPIN_ROOT to a folder that is, or unset it")
     if not stat.S_ISDIR(status.st_mode):
         return problem(f"{path} is not a folder: {loss}", "move it away; the hook makes the folder")
     if os.geteuid() and not os.access(path, os.W_OK):

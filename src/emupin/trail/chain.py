@@ -12,50 +12,32 @@ from typing import TYPE_CHECKING, Any
 
 from emupin.base.errors import HostError
 from emupin.base.text import printable
+from emupin.trail.findings import (
+    ANEW,
+    CHANGED,
+    CUT,
+    DAMAGED,
+    HEAD_REMARK,
+    INSERTED,
+    LOST_ENTRIES,
+    MISSING,
+    OLDER,
+    REORDERED,
+    TORN,
+    UNENDED,
+    Finding,
+    Head,
+    Verdict,
+)
 from emupin.trail.lines import DamagedError, Line, entry, is_rotated, read_file, text_of
+from emupin.trail.spans import Links, chain
 from emupin.trail.writer import HEAD, LOST, lost_entries, told_lost
+
+BEFORE_MARKS = "0.1.0"
+"""The version whose writer did not mark the first entry of a file that a rotation began."""
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-
-CHANGED, INSERTED, REORDERED, CUT = "changed", "inserted", "reordered", "cut"
-MISSING, ANEW, LOST_ENTRIES, DAMAGED = "missing", "anew", "lost", "damaged"
-"""What a finding is."""
-TORN, OLDER, HEAD_REMARK = "torn", "older", "head"
-"""What a remark is: nothing that speaks against the trail."""
-REMARKS = (TORN, OLDER, HEAD_REMARK)
-
-
-@dataclass(frozen=True)
-class Finding:
-    """What is to be said of one place of the trail."""
-
-    place: str
-    kind: str
-    text: str
-
-    @property
-    def is_remark(self) -> bool:
-        return self.kind in REMARKS
-
-    def __str__(self) -> str:
-        return f"{self.place}: {self.kind}: {self.text}"
-
-
-@dataclass(frozen=True)
-class Verdict:
-    """What came of a proof."""
-
-    findings: tuple[Finding, ...]
-    entries: int
-    head: str | None
-    """The hash of the last line."""
-    time: str | None
-    """The last entry's."""
-
-    @property
-    def is_sound(self) -> bool:
-        return all(finding.is_remark for finding in self.findings)
 
 
 @dataclass(frozen=True)
@@ -74,21 +56,24 @@ class _Break:
     before: _At
     at: _At
     previous: str | None
+    told: bool = False
+    """Another finding says what is wrong here."""
 
 
-def verify(paths: Sequence[str], kept: str | None = None, exported: Iterable[str] = ()) -> Verdict:
+def verify(paths: Sequence[str], kept: str | None = None, exported: Sequence[Head] = ()) -> Verdict:
     """Prove the trail in the files `paths`, the oldest first.
 
     `kept` is the head beside the trail; each `exported` one was kept elsewhere, when the trail was shorter perhaps.
     Raises HostError where a file cannot be read.
     """
-    exported = tuple(exported)
-    walk = _Walk(frozenset([kept or "", *exported]))
+    walk = _Walk(frozenset([kept or "", *(head.digest for head in exported)]))
     for line in _lines(paths, walk.findings.append):
         walk.take(line)
     walk.finish()
-    found = [*walk.findings, *_explain(walk.breaks, paths), *_check_heads(walk, kept, exported)]
-    return Verdict(tuple(found), walk.entries, walk.last.digest if walk.last else None, walk.time)
+    places = _places(walk.breaks, paths)
+    found = [*walk.findings, *_explain(walk.breaks, places), *_check_heads(walk, kept, exported)]
+    last = walk.last.digest if walk.last else None
+    return Verdict(tuple(found), walk.entries, last, walk.time, walk.lines, _spans(walk, places))
 
 
 def _lines(paths: Iterable[str], report: Callable[[Finding], None]) -> Iterator[Line]:
@@ -107,7 +92,9 @@ class _Walk:
     """Hashes of lines whose place is wanted: the heads."""
     findings: list[Finding] = field(default_factory=list)
     breaks: list[_Break] = field(default_factory=list)
-    heads: dict[str, _At] = field(default_factory=dict)
+    heads: dict[str, tuple[_At, int]] = field(default_factory=dict)
+    """Where they are, and how many entries the trail has from its start to there."""
+    first: _At | None = None
     lines: int = 0
     entries: int = 0
     time: str | None = None
@@ -120,14 +107,15 @@ class _Walk:
     def take(self, line: Line) -> None:
         self.lines += 1
         at = _At(self.lines, line.place, line.digest)
+        self.first = self.first or at
         value = entry(line.data)
-        if at.digest in self.sought:
-            self.heads[at.digest] = at
-        if value is None or not line.data.endswith(b"\n"):
+        if value is None:
             self.doubtful.append(line)
         else:
             self._take_entry(line, at, value)
             self.whole = at
+        if at.digest in self.sought:
+            self.heads[at.digest] = at, self.entries
         self.last = at
 
     def _take_entry(self, line: Line, at: _At, value: Mapping[str, Any]) -> None:
@@ -153,20 +141,28 @@ class _Walk:
         told = value.get("op") == "mend" and value.get("torn") in digests and whole in (None, value.get("intact"))
         rotated = len(self.doubtful) == 1 and not data.endswith(b"\n") and value["previous"] == whole
         for line in self.doubtful:
-            if told or rotated:
+            if told or (rotated and not is_unended(line)):
                 text = "a write was broken off here, by a power cut perhaps; the next entry goes on from it"
                 self.findings.append(Finding(line.place, TORN, text))
+            elif rotated:
+                text = f"an entry without a line end, which {at.place} does not go on from: it was appended here"
+                self.findings.append(Finding(line.place, UNENDED, text))
             elif value["previous"] == whole:
                 self.findings.append(
                     Finding(line.place, INSERTED, f"is no entry, and {at.place} does not go on from it")
                 )
             else:
                 self.findings.append(Finding(line.place, CHANGED, "is no entry: it was changed, or put here"))
+        if self.whole and not told and value["previous"] != whole:
+            self.breaks.append(_Break(self.whole, at, value["previous"], told=True))
 
     def _check_start(self, line: Line, at: _At, value: Mapping[str, Any]) -> None:
         if value["previous"] is None:
             return
-        if is_rotated(line.file):
+        if value.get("rotated") is not True and value.get("emupin") not in (None, BEFORE_MARKS):
+            text = "lines before it were removed: no rotation begins a file with it"
+            self.findings.append(Finding(at.place, MISSING, text))
+        elif is_rotated(line.file):
             text = "the trail given begins here; the entries before are in older files, or were rotated away"
             self.findings.append(Finding(at.place, OLDER, text))
         else:
@@ -178,15 +174,23 @@ class _Walk:
     def finish(self) -> None:
         """Judge what stands behind the last entry."""
         for line in self.doubtful:
-            if line is self.doubtful[-1] and not line.data.endswith(b"\n"):
+            if is_unended(line):
+                text = "an entry without a line end, which the writer never leaves: it was appended, or cut"
+                self.findings.append(Finding(line.place, UNENDED, text))
+            elif line is self.doubtful[-1] and not line.data.endswith(b"\n"):
                 text = "the last line is torn, or being written; the next entry will mend it"
                 self.findings.append(Finding(line.place, TORN, text))
             else:
                 self.findings.append(Finding(line.place, CHANGED, "is no entry: it was changed, or put here"))
 
 
-def _explain(breaks: Sequence[_Break], paths: Sequence[str]) -> Iterator[Finding]:
-    """What each break means, which takes a second pass: to see where the lines stand that should be before."""
+def is_unended(line: Line) -> bool:
+    """Whether it is a complete entry that lacks its line end: a write that was broken off leaves less."""
+    return not line.data.endswith(b"\n") and entry(line.data + b"\n") is not None
+
+
+def _places(breaks: Sequence[_Break], paths: Sequence[str]) -> dict[str, _At]:
+    """Where the lines stand that should be before each break, by their hashes; a second pass over the files."""
     wanted = {each.previous for each in breaks} - {None}
     places: dict[str, _At] = {}
     if wanted:
@@ -194,8 +198,21 @@ def _explain(breaks: Sequence[_Break], paths: Sequence[str]) -> Iterator[Finding
             digest = line.digest
             if digest in wanted:
                 places[digest] = _At(number, line.place, digest)
+    return places
+
+
+def _spans(walk: _Walk, places: Mapping[str, _At]) -> tuple[tuple[int, int], ...]:
+    """The lines that are the chain."""
+    targets = {each.at.ordinal: places.get(each.previous or "") for each in walk.breaks}
+    links = Links({start: target.ordinal if target else 0 for start, target in targets.items()})
+    heads = [at.ordinal for at, _ in walk.heads.values()]
+    return chain(links, walk.whole.ordinal if walk.whole else 0, heads, any(walk.sought))
+
+
+def _explain(breaks: Sequence[_Break], places: Mapping[str, _At]) -> Iterator[Finding]:
     for each in breaks:
-        yield _meaning(each, places.get(each.previous or ""))
+        if not each.told:
+            yield _meaning(each, places.get(each.previous or ""))
 
 
 def _meaning(found: _Break, target: _At | None) -> Finding:
@@ -216,21 +233,38 @@ def _meaning(found: _Break, target: _At | None) -> Finding:
     return Finding(at.place, REORDERED, f"stands before the line that it goes on from, {target.place}")
 
 
-def _check_heads(walk: _Walk, kept: str | None, exported: Sequence[str]) -> Iterator[Finding]:
-    """Is the trail as long as it was when its heads were kept?"""
+def _check_heads(walk: _Walk, kept: str | None, exported: Sequence[Head]) -> Iterator[Finding]:
+    """Is the trail as long as it was when its heads were kept, at both ends?"""
     place = walk.last.place if walk.last else "the trail"
-    for head, origin in [(kept, HEAD.lstrip("/")), *((each, "--head") for each in exported)]:
-        at = walk.heads.get(head or "")
-        if head and at is None:
-            text = (
-                f"the line that {origin} names, {head}, is not here: lines at the end were cut off, or the last changed"
-            )
-            yield Finding(place, CUT, text)
-        elif head and head == kept and at and walk.whole and at.ordinal < walk.whole.ordinal:
-            count = walk.whole.ordinal - at.ordinal
-            yield Finding(at.place, HEAD_REMARK, f"{origin} names this line; later ones: {count}")
+    if kept:
+        yield from _check_end(walk, kept, HEAD.lstrip("/"), place)
+        found = walk.heads.get(kept)
+        if found and walk.whole and found[0].ordinal < walk.whole.ordinal:
+            count = walk.whole.ordinal - found[0].ordinal
+            yield Finding(found[0].place, HEAD_REMARK, f"{HEAD.lstrip('/')} names this line; later ones: {count}")
+    for head in exported:
+        yield from _check_end(walk, head.digest, "--head", place)
+        yield from _check_count(walk, head)
     if not kept and not exported:
         yield Finding(place, HEAD_REMARK, "no head to compare with: lines cut off at the end would not be missed")
+
+
+def _check_end(walk: _Walk, head: str, origin: str, place: str) -> Iterator[Finding]:
+    if head not in walk.heads:
+        text = f"the line that {origin} names, {head}, is not here: lines at the end were cut off, or the last changed"
+        yield Finding(place, CUT, text)
+
+
+def _check_count(walk: _Walk, head: Head) -> Iterator[Finding]:
+    """The entries ahead of an exported head are as many as they were."""
+    at, count = walk.heads.get(head.digest, (None, 0))
+    if at and walk.first and head.count is not None and count < head.count:
+        missing = "1 entry is" if head.count - count == 1 else f"{head.count - count} entries are"
+        text = (
+            f"{missing} missing ahead of the line that --head names: removed, or rotated away since;"
+            " give the older files, too"
+        )
+        yield Finding(walk.first.place, MISSING, text)
 
 
 def pending(root: str) -> list[Finding]:

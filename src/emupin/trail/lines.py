@@ -112,7 +112,9 @@ def read_file(path: str) -> Iterator[Line]:
 
 
 def entry(data: bytes) -> dict[str, Any] | None:
-    """The entry that a line holds; None where it is not what the writer writes."""
+    """The entry that a line holds; None where it is not what the writer writes, or lacks its line end."""
+    if not data.endswith(b"\n"):
+        return None
     try:
         value = json.loads(
             data.decode("ascii"), object_pairs_hook=_unique, parse_float=_no_float, parse_constant=_no_float

@@ -9,6 +9,7 @@ from emupin.base import cpuset
 from emupin.base.errors import EmupinError
 from emupin.engine.plan import plan
 from emupin.trail import recorded
+from emupin.trail.form import FAILED, follows, is_decision, lacking
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -23,9 +24,7 @@ if TYPE_CHECKING:
     Decide = Callable[[Domain, Policy, Host | None, Others], Plan]
 
 SAME, DIFFERENT, NOT_REPLAYABLE, NO_DECISION = "same", "different", "not replayable", "no decision"
-"""What can come of an entry. Without a decision are records, gaps, and trouble ahead of any decision."""
-
-FAILED = ("failed", "refused")
+"""What can come of an entry. Without a decision are records, gaps, and failures ahead of any decision."""
 
 
 @dataclass(frozen=True)
@@ -60,7 +59,10 @@ class Replayed:
 
 def replay(entry: Mapping[str, Any], archive: Archive, decide: Decide = plan) -> Replayed:
     """Decide again what `entry` records; `archive` has the policy and the topology that were in force."""
-    if "facts" not in entry:
+    missing = lacking(entry)
+    if missing:
+        return Replayed(NOT_REPLAYABLE, why=f"entry: lacks {missing}; {recorded.HINT}")
+    if not is_decision(entry):
         return Replayed(NO_DECISION)
     try:
         situation = _situation(entry, archive)
@@ -70,6 +72,7 @@ def replay(entry: Mapping[str, Any], archive: Archive, decide: Decide = plan) ->
     made = decide(situation.guest, situation.policy, situation.host, situation.others)
     now = decided(situation.guest, made)
     differences = [Difference(key, before[key], now[key]) for key in now if before[key] != now[key]]
+    differences += [Difference(*each) for each in follows(entry, now["after"])]
     return Replayed(DIFFERENT if differences else SAME, tuple(differences), situation=situation)
 
 

@@ -68,7 +68,8 @@ def _append(root: str, path: str, entry: dict[str, Json], durable: bool) -> None
         size = os.lseek(descriptor, 0, os.SEEK_END)
         start, previous, trouble = _end(path, descriptor, size, read_head(root))
         lost = lost_entries(root)
-        data, head = _chained(trouble + _gap_entries(lost), entry, previous)
+        begins = not size and previous is not None
+        data, head = _chained(trouble + _gap_entries(lost), entry, previous, begins)
         try:
             write_all(descriptor, start + data)
         except OSError:
@@ -96,14 +97,20 @@ def _end(path: str, descriptor: int, size: int, head: str | None) -> tuple[bytes
     return start, hex_digest(last + start), trouble
 
 
-def _chained(extra: list[dict[str, Json]], entry: dict[str, Json], previous: str | None) -> tuple[bytes, str]:
-    """The lines of the `extra` entries and of `entry`, which go on from `previous`; the hash of the last one."""
-    common = {key: entry[key] for key in ("time", "host") if key in entry}
+def _chained(
+    extra: list[dict[str, Json]], entry: dict[str, Json], previous: str | None, begins: bool
+) -> tuple[bytes, str]:
+    """The lines of the `extra` entries and of `entry`, which go on from `previous`; the hash of the last one.
+
+    The first one says that a rotation `begins` a file with it: so lines that are cut off there are missed.
+    """
+    common = {key: entry[key] for key in ("time", "host", "emupin") if key in entry}
     lines = []
+    mark: dict[str, Json] = {"rotated": True} if begins else {}
     for each in [*[{**common, **one, "outcome": "failed"} for one in extra], entry]:
-        line = encode({**each, "previous": previous}).encode("ascii") + b"\n"
+        line = encode({**each, **mark, "previous": previous}).encode("ascii") + b"\n"
         lines.append(line)
-        previous = hex_digest(line)
+        previous, mark = hex_digest(line), {}
     return b"".join(lines), previous or ""
 
 
