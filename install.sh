@@ -271,8 +271,8 @@ TEXT
 
 # --- the hook and its place -------------------------------------------------------------------------------------------
 
-is_ours() { # is_ours FILE: it has our marker as its second line
-    [ -f "$1" ] && sed -n 2p "$1" | grep -qxF "$marker"
+is_ours() { # is_ours FILE: it has our marker as its second line, with whatever line ends an editor gave it
+    [ -f "$1" ] && sed -n 2p "$1" | tr -d '\r' | grep -qxF "$marker"
 }
 
 is_mixed() { # is_mixed FILE: ours with something put before it, or copied into another hook

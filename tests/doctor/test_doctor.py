@@ -228,6 +228,27 @@ def foreign_hooks(lab: Lab) -> None:
     foreign(lab, IN_FOLDER)
 
 
+@fault(PROBLEM, "has carriage returns (CRLF line ends)")
+def hook_with_carriage_returns(lab: Lab) -> None:
+    lab.path(HOOK).write_bytes(lab.path(HOOK).read_bytes().replace(b"\n", b"\r\n"))
+
+
+@fault(PROBLEM, "/etc/libvirt/hooks is writable by others (mode 777)")
+def open_folder(lab: Lab) -> None:
+    lab.path("etc/libvirt/hooks").chmod(0o777)
+
+
+@fault(PROBLEM, "/etc/libvirt is writable by others (mode 775)")
+def open_folder_above(lab: Lab) -> None:
+    lab.path("etc/libvirt").chmod(0o775)
+
+
+@fault(WARNING, "1 of 1 policies and topologies that the last entries name are not kept")
+def emptied_policies(lab: Lab) -> None:
+    entry = json.dumps({"time": lab.entry("prepare")[10:37], "op": "prepare", "policy": "0" * 64, "facts": {}})
+    lab.audit(entry + "\n")
+
+
 @fault(PROBLEM, "a link that leads nowhere")
 def dangling_hook(lab: Lab) -> None:
     lab.path(HOOK).unlink()
@@ -621,11 +642,11 @@ def reload_finding(lab: Lab) -> Finding:
     return found
 
 
-def test_reload_is_unknown_without_a_trace(lab: Lab) -> None:
+def test_a_reload_that_nothing_shows_is_a_warning(lab: Lab) -> None:
     lab.run_daemon(age=3600)
     found = reload_finding(lab)
-    assert (found.level, f"kill -HUP {PID}" in found.cure) == (UNKNOWN, True)
-    assert lab.faults() == []
+    assert (found.level, f"kill -HUP {PID}" in found.cure) == (WARNING, True)
+    assert lab.faults() == [found]
 
 
 def test_reload_is_seen_in_systemd(lab: Lab) -> None:
@@ -637,7 +658,7 @@ def test_reload_is_seen_in_systemd(lab: Lab) -> None:
 def test_systemd_of_another_daemon_tells_nothing(lab: Lab) -> None:
     lab.run_daemon(age=3600)
     lab.answers["systemctl"] = Answer(0, f"MainPID=1\nStateChangeTimestamp=@{int(lab.now) + 5}")
-    assert reload_finding(lab).level == UNKNOWN
+    assert reload_finding(lab).level == WARNING
 
 
 @pytest.mark.parametrize(
@@ -645,9 +666,9 @@ def test_systemd_of_another_daemon_tells_nothing(lab: Lab) -> None:
     [
         ("started", 0, OK),
         ("prepare", 1800, OK),
-        ("prepare", 7200, UNKNOWN),
-        ("apply", 0, UNKNOWN),
-        ("record", 0, UNKNOWN),
+        ("prepare", 7200, WARNING),
+        ("apply", 0, WARNING),
+        ("record", 0, WARNING),
     ],
 )
 def test_reload_is_seen_in_the_audit_trail(lab: Lab, operation: str, age: float, level: str) -> None:
@@ -659,6 +680,25 @@ def test_reload_is_seen_in_the_audit_trail(lab: Lab, operation: str, age: float,
 def test_daemon_of_an_ordinary_user_does_not_count(lab: Lab) -> None:
     lab.write(f"proc/{PID}/status", "Name:\tlibvirtd\nUid:\t1000\t1000\t1000\t1000\n")
     assert "neither libvirtd nor virtqemud runs" in lab.faults()[0].what
+
+
+def test_a_guest_that_is_younger_than_the_ledger_tells_that_the_hook_is_not_called(lab: Lab) -> None:
+    lab.run_daemon(age=3600)
+    claims = lab.write("run/emupin/claims", "left over")
+    for path in (claims, lab.path(HOOK)):
+        os.utime(path, (lab.now - 1800, lab.now - 1800))
+    lab.run_daemon("qemu-kvm", 4242, age=-120)
+    lab.write("run/libvirt/qemu/nfv-1.pid", "4242\n")
+    assert "nfv-1 was started after the hook was installed" in reload_finding(lab).what
+
+
+@pytest.mark.parametrize("is_root", [True, False])
+def test_an_ordinary_user_is_told_what_could_not_be_looked_at(monkeypatch: pytest.MonkeyPatch, is_root: bool) -> None:
+    monkeypatch.setattr(os, "geteuid", lambda: 0 if is_root else 1000)
+    text = render([Finding(OK, "fine"), Finding(UNKNOWN, "a secret place: Permission denied")], False, False)
+    assert ("all is well" in text) == is_root
+    assert ("a secret place" in text) != is_root
+    assert ("run it as root" in text) != is_root
 
 
 def test_socket_activated_daemon_that_sleeps_is_well(lab: Lab) -> None:

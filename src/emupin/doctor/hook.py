@@ -47,7 +47,12 @@ class HookFile:
 
     @property
     def is_ours(self) -> bool:
-        return self.text.split("\n", 2)[1:2] == [MARKER]
+        return self.text.replace("\r", "").split("\n", 2)[1:2] == [MARKER]
+
+    @property
+    def has_carriage_returns(self) -> bool:
+        """The kernel takes one behind the `#!` line for a part of the interpreter's name."""
+        return "\r" in self.text
 
     @property
     def is_mixed(self) -> bool:
@@ -131,11 +136,31 @@ def check_file(machine: Machine) -> Iterator[Finding]:
     if hook is None:
         yield skipped("the hook's mode and owner", NO_HOOK)
         return
-    faults = list(_faults(hook))
-    yield from faults or [ok(f"{hook.path} is a real file, executable, and nobody else's to change")]
+    faults = [*_faults(hook), *_open_ways(machine, hook.path)]
+    yield from faults or [ok(f"{hook.path} is a real file, executable, and only root can change it")]
+
+
+def _open_ways(machine: Machine, path: str) -> Iterator[Finding]:
+    """Folders in which others could put a file of their own in the place of `path`. Raises HostError."""
+    for folder in machine.ways(path):
+        status = machine.status(folder)
+        if status is None:
+            continue
+        mode = stat.S_IMODE(status.st_mode)
+        if status.st_uid not in (0, os.geteuid()):
+            what = f"{machine.path(folder)} belongs to user {status.st_uid}, who can replace what root runs from there"
+            yield problem(what, f"`chown root:root {machine.path(folder)}`")
+        elif mode & WRITABLE_BY_OTHERS and not mode & stat.S_ISVTX:
+            what = f"{machine.path(folder)} is writable by others (mode {mode:o}): they can replace {path}"
+            yield problem(what, f"`chmod go-w {machine.path(folder)}`")
 
 
 def _faults(hook: HookFile) -> Iterator[Finding]:
+    if hook.has_carriage_returns:
+        yield problem(
+            f"{hook.path} has carriage returns (CRLF line ends): every start fails with status 127",
+            f"{INSTALL}: it puts a sound file there",
+        )
     if hook.is_link:
         yield problem(
             f"{hook.path} is a link; AppArmor lets libvirt run only what really is in {HOOKS}",

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from emupin.base.files import LIBVIRT_RUN, POLICIES, RUN
 from emupin.doctor.finding import Finding, ok, problem, skipped, unknown, warning
 from emupin.doctor.hook import FOLDER, HOOKS, NO_HOOK, HookFile, hook_files, installed
-from emupin.doctor.trail import last_lines
+from emupin.doctor.trail import SLACK, last_lines
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -148,7 +148,7 @@ def _noticed(machine: Machine, process: Process, hook: HookFile, files: list[Hoo
     guest = _guest_without_hook(machine, hook)
     if guest:
         return problem(f"the guest {guest} was started after the hook was installed, and {who} did not call it", cure)
-    return unknown(f"whether {who}, older than {hook.path}, was reloaded since: no trace tells", cure)
+    return warning(f"{who} is older than {hook.path}, and nothing shows that it was reloaded since", cure)
 
 
 def _was_called(machine: Machine, since: float) -> bool:
@@ -176,11 +176,15 @@ def _last_change(machine: Machine, process: Process) -> int | None:
 
 
 def _guest_without_hook(machine: Machine, hook: HookFile) -> str | None:
-    """A guest that was started with hook and policy in place, while the hook has left nothing behind at all."""
+    """A guest that was started with hook and policy in place, and that the hook's ledger is too old to know.
+
+    `prepare` notes in the ledger where the guest's vCPUs will be, whether a rule takes it or not.
+    """
     policies = [status.st_ctime for path in POLICIES if (status := machine.status(path))]
-    if not policies or any(machine.exists(f"{RUN}/{trace}") for trace in ("topology", "claims")):
+    if not policies:
         return None
-    since = max(hook.changed, *policies)
+    ledger = machine.status(f"{RUN}/claims")
+    since = max(hook.changed, *policies, ledger.st_mtime + SLACK if ledger else 0)
     for name in machine.names(LIBVIRT_RUN):
         pid = (machine.text(f"{LIBVIRT_RUN}/{name}") or "").strip() if name.endswith(".pid") else ""
         started = start_of(machine, int(pid)) if pid.isdigit() else None

@@ -69,6 +69,14 @@ class Machine:
         except OSError as error:
             raise unreadable(self.root + path, error) from None
 
+    def ways(self, path: str) -> list[str]:
+        """The folders on the way to `path`, the nearest first: who can change one can replace what lies below it."""
+        found = []
+        while path != "/":
+            path = os.path.dirname(path)
+            found.append(path)
+        return found
+
     def status(self, path: str, follow: bool = True) -> os.stat_result | None:
         """What stat(2) says; None where it is not there. Raises HostError."""
         try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING
 
 from emupin.base.text import printable
@@ -16,8 +17,12 @@ WIDTH = max(map(len, COLOURS))
 
 
 def render(findings: Sequence[Finding], verbose: bool, colour: bool) -> str:
-    """Everything if `verbose`, else what is wrong; on a healthy host one line."""
-    shown = [finding for finding in findings if verbose or finding.level in (WARNING, PROBLEM)]
+    """Everything if `verbose`, else what is wrong; on a healthy host one line.
+
+    An ordinary user also sees which checks could not be made: most of them need root.
+    """
+    levels = (WARNING, PROBLEM, UNKNOWN) if os.geteuid() else (WARNING, PROBLEM)
+    shown = [finding for finding in findings if verbose or finding.level in levels]
     lines = []
     for area in dict.fromkeys(finding.area for finding in shown):
         lines.append(paint(area, BOLD, colour))
@@ -36,8 +41,10 @@ def _lines(finding: Finding, colour: bool) -> list[str]:
 def summary(findings: Sequence[Finding]) -> str:
     problems, warnings, unknowns = (count(findings, level) for level in (PROBLEM, WARNING, UNKNOWN))
     made = f"{len(findings) - unknowns} checks, {unknowns} could not be made"
-    if not problems and not warnings:
+    if not problems and not warnings and not (unknowns and os.geteuid()):
         return f"all is well ({made})"
+    if not problems and not warnings:
+        return f"nothing wrong in what an ordinary user can see ({made}: run it as root)"
     return f"{_plural(problems, 'problem')}, {_plural(warnings, 'warning')} ({made})"
 
 

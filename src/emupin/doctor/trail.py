@@ -9,6 +9,7 @@ from datetime import datetime, timezone
 from typing import TYPE_CHECKING
 
 from emupin.base.files import AUDIT, POLICIES, RUN, STATE
+from emupin.base.kept import POLICIES_KEPT, TOPOLOGIES_KEPT, place
 from emupin.doctor.finding import Finding, ok, problem, unknown, warning
 from emupin.doctor.machine import unreadable
 from emupin.node.claims import Ledger
@@ -25,6 +26,9 @@ LEAST_FREE = 16 << 20
 LEAST_INODES = 100
 SLACK = 60.0
 """Seconds by which a clock may be off, or an entry late."""
+
+KEPT = {"policy": POLICIES_KEPT, "topology": TOPOLOGIES_KEPT}
+"""Where what an entry names is kept, by the key that has its digest."""
 
 FOLDERS = {
     os.path.dirname(AUDIT): "nothing is audited",
@@ -108,6 +112,23 @@ def _content(path: str, lines: list[bytes]) -> Iterator[Finding]:
         yield warning(what, "`emupin audit verify` says which; a line that was torn once stays")
     elif lines:
         yield ok(f"{path} ends in whole entries")
+
+
+def check_kept(machine: Machine) -> Iterator[Finding]:
+    """What the last entries were decided from is kept, so that they can be decided again. Raises HostError."""
+    entries = [json.loads(line) for line in last_lines(machine) if _is_entry(line)]
+    named = [(kind, entry[key]) for entry in entries for key, kind in KEPT.items() if isinstance(entry.get(key), str)]
+    digests = dict.fromkeys(named)
+    lost = [digest for kind, digest in digests if not _is_kept(machine, kind, digest)]
+    if lost:
+        what = f"{len(lost)} of {len(digests)} policies and topologies that the last entries name are not kept"
+        yield warning(f"{what}: `audit replay` cannot decide those entries again", f"restore {STATE} from a backup")
+    else:
+        yield ok("all policies and topologies that the last entries name are kept")
+
+
+def _is_kept(machine: Machine, kind: str, digest: str) -> bool:
+    return any(machine.exists(place("", kind, f"{digest}.{form}")) for form in ("yaml", "json"))
 
 
 def _is_entry(line: bytes) -> bool:
