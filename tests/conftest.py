@@ -56,6 +56,10 @@ def _lines(text: bytes | None) -> list[str]:
     return [] if text is None else [repr(line)[2:-1] for line in text.splitlines(keepends=True)]
 
 
+AS_LIBVIRT = etree.XMLParser(recover=True)
+"""libvirt, too, goes on where a prefix stands for nothing."""
+
+
 class Libvirt:
     """libvirt's own parser and printer: its `test` driver, which needs no daemon and no rights."""
 
@@ -79,7 +83,7 @@ class Libvirt:
 
 def _text(data: bytes) -> str:
     """The bindings encode text as UTF-8, so a declaration of something else would be wrong."""
-    encoding = etree.fromstring(data).getroottree().docinfo.encoding or "utf-8"
+    encoding = etree.fromstring(data, AS_LIBVIRT).getroottree().docinfo.encoding or "utf-8"
     text = data.decode("utf-8-sig" if encoding.lower() == "utf-8" else encoding)
     return re.sub(r"^<\?xml\s[^?]*\?>", "", text)
 

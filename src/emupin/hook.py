@@ -125,7 +125,7 @@ def _release(call: Call, policy: Policy | None) -> None:
 
 def _read_stdin() -> bytes:
     """The domain XML; one byte more than is allowed is enough to refuse it."""
-    from emupin.guest.domainxml import LARGEST
+    from emupin.guest.xmltree import LARGEST
 
     return files.read_stream(0, LARGEST + 1)
 

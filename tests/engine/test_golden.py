@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from conftest import AS_LIBVIRT
 from lxml import etree
 
 from emupin.base.errors import DomainError
-from emupin.guest import domainxml, splice
+from emupin.guest import domainxml, splice, xmltree
 
 if TYPE_CHECKING:
     from conftest import Golden, Libvirt
@@ -63,8 +64,8 @@ def test_refusal(path: Path, golden: Golden) -> None:
 
 def test_refusal_of_a_large_document() -> None:
     frame = b"<domain type='kvm'><name>large</name><description>%s</description></domain>"
-    fits = frame % (b"x" * (domainxml.LARGEST - len(frame) + 2))
-    assert len(fits) == domainxml.LARGEST
+    fits = frame % (b"x" * (xmltree.LARGEST - len(frame) + 2))
+    assert len(fits) == xmltree.LARGEST
     assert domainxml.read(fits, "large.xml").name == "large"
     with pytest.raises(DomainError, match=r"large\.xml:1: larger than 16 MiB; "):
         domainxml.read(fits + b"\n", "large.xml")
@@ -80,7 +81,7 @@ def schema() -> etree.RelaxNG:
 def test_schema(path: Path) -> None:
     data = path.read_bytes()
     for document in (data, placed(data, path.name)):
-        valid = schema().validate(etree.fromstring(document))
+        valid = schema().validate(etree.fromstring(document, AS_LIBVIRT))
         assert valid != (path.stem in OUTSIDE_THE_SCHEMA), str(schema().error_log)
 
 

@@ -154,6 +154,33 @@ def test_cpus_of_an_unpinned_vcpu(attributes: str, cpus: set[int] | None, libvir
     assert again.vcpu_cpus(1) == cpus
 
 
+def test_where_memory_comes_from() -> None:
+    backing = "<hugepages><page size='1' unit='G' nodeset='1-2'/><page size='2' unit='M'/></hugepages>"
+    backing += "<allocation mode='immediate'/>"
+    tune = "<memory mode='preferred' nodeset='0'/><memnode cellid='1' mode='strict' nodeset='0-1'/>"
+    cells = "<numa><cell id='0' memory='1'/><cell id='1' memory='1'/></numa>"
+    inside = f"<memoryBacking>{backing}</memoryBacking><numatune>{tune}</numatune><cpu>{cells}</cpu>"
+    memory = guest(inside).memory
+    assert (memory.immediate, memory.hugepages) == (True, (frozenset((1, 2)), None))
+    assert (memory.mode, memory.automatic, memory.nodes) == ("preferred", False, frozenset((0,)))
+    assert (memory.cells, memory.memnodes) == ((0, 1), {1: frozenset((0, 1))})
+
+
+def test_memory_that_little_is_said_of() -> None:
+    assert guest().memory == domain.Memory()
+    assert guest("<memoryBacking><hugepages/></memoryBacking>").memory.hugepages == (None,)
+    assert guest("<numatune><memory placement='auto'/></numatune>").memory == domain.Memory(
+        mode="strict", automatic=True
+    )
+    assert guest("<cpu><numa><cell memory='1'/><cell memory='1'/></numa></cpu>").memory.cells == (0, 1)
+
+
+def test_what_runs_and_below_what() -> None:
+    inside = "<os><type arch='x86_64'>hvm</type></os><resource><partition>/machine/rt</partition></resource>"
+    assert (guest(inside).os_type, guest(inside).partition) == ("hvm", "/machine/rt")
+    assert (guest().os_type, guest().partition) == (None, None)
+
+
 def test_own_pin_comes_first() -> None:
     inside = "<vcpu cpuset='2-3'>2</vcpu><cputune><vcpupin vcpu='1' cpuset='7'/></cputune>"
     assert guest(inside).vcpu_cpus(0) == frozenset((2, 3))
@@ -199,6 +226,64 @@ def test_flavor_and_project_only_from_nova() -> None:
     read = guest(f"<metadata>{foreign}{first}{second}</metadata>")
     assert (read.flavor, read.project) == ("f2", "p2")
     assert guest(f"<devices>{first}</devices>").flavor is None
+
+
+NOVA = "http://openstack.org/xmlns/libvirt/nova/1.1"
+
+
+@pytest.mark.parametrize(
+    ("root", "metadata", "instance", "flavor"),
+    [
+        ("", "", f"n:instance xmlns:n='{NOVA}'", "n:flavor"),
+        ("", "", f"instance xmlns='{NOVA}'", "flavor"),
+        ("", f"xmlns:x='{NOVA}'", "x:instance", "x:flavor"),
+        (f"xmlns:nova='{NOVA}'", "", "nova:instance", "nova:flavor"),
+        ("xmlns:nova='urn:x'", f"xmlns:nova='{NOVA}'", "nova:instance", "nova:flavor"),
+        ("", f"xmlns:a='{NOVA}'", f"a:instance xmlns:b='{NOVA}'", "b:flavor"),
+        ("", f"xmlns:a='{NOVA}'", "a:instance", f"flavor xmlns='{NOVA}'"),
+    ],
+)
+def test_a_prefix_means_what_it_is_declared_to_mean(root: str, metadata: str, instance: str, flavor: str) -> None:
+    inside = f"<{instance}><{flavor} name='f'/></{instance.partition(' ')[0]}>"
+    assert guest(f"<metadata {metadata}>{inside}</metadata>", root).flavor == "f"
+
+
+@pytest.mark.parametrize(
+    ("instance", "flavor"),
+    [
+        ("nova:instance", "nova:flavor"),
+        ("instance", "flavor"),
+        ("nova:instance xmlns:nova='urn:x'", "nova:flavor"),
+        (f"nova:instance xmlns:nova='{NOVA}'", "nova:flavor xmlns:nova='urn:x'"),
+        (f"nova:instance xmlns:nova='{NOVA}'", "flavor"),
+        (f"instance xmlns='{NOVA}'", "flavor xmlns=''"),
+        (f"nova:instance xmlns:nova=' {NOVA}'", "nova:flavor"),
+    ],
+)
+def test_a_prefix_means_nothing_else(instance: str, flavor: str) -> None:
+    inside = f"<{instance}><{flavor} name='f'/></{instance.partition(' ')[0]}>"
+    assert guest(f"<metadata>{inside}</metadata>").flavor is None
+
+
+def test_extra_specs_as_nova_writes_them() -> None:
+    """LibvirtConfigGuestMetaNovaFlavorExtraSpecs, since 2025.2; older ones and other tools write none."""
+    specs = "<nova:extraSpec name='hw:cpu_policy'>dedicated</nova:extraSpec><nova:extraSpec name='trait:X'/>"
+    text = "<nova:instance xmlns:nova='%s'><nova:flavor name='f'>%s</nova:flavor></nova:instance>"
+    for inside, expected in (
+        (f"<nova:extraSpecs>{specs}</nova:extraSpecs>", {"hw:cpu_policy": "dedicated", "trait:X": ""}),
+        ("<nova:extraSpecs/>", {}),
+        ("", None),
+    ):
+        assert guest(f"<metadata>{text % (NOVA, inside)}</metadata>").extra_specs == expected
+
+
+def test_a_namespace_that_libvirt_takes() -> None:
+    """Prefixes that stand for nothing, a namespace with a blank, or a relative one: libvirt prints them again."""
+    unbound = fixture("unbound-prefix")
+    assert (unbound.vcpupins, unbound.flavor) == ({0: frozenset((4,)), 1: frozenset((5,))}, None)
+    status = STATUS.replace(b"<vcpu placement", b"<metadata><a:b><c:d/></a:b></metadata><vcpu placement")
+    assert status != STATUS
+    assert statusxml.read(status, "x").domain.emulatorpin == frozenset((0, 1))
 
 
 def test_a_tenant_cannot_forge_a_flavor() -> None:
@@ -307,7 +392,11 @@ def test_status() -> None:
     ("old", "new", "message"),
     [
         (b"domain", b"network", "x: <domstatus> holds no <domain>; is this one of libvirt's status files?"),
-        (b"domstatus", b"domain", "x:8: the root element is <domain>, not <domstatus>; is this one of libvirt's"),
+        (
+            b"domstatus",
+            b"domain",
+            "x:8: the root element is <domain>, not libvirt's <domstatus>; is this one of libvirt's",
+        ),
         (b"pid='115'", b"pid='soon'", "x:13: <vcpu pid='soon'> is not a number up to 4194304; give a number such as 0"),
         (b"cpuset='0-1'", b"cpuset='1-0'", "x:241: <emulatorpin cpuset='1-0'>: '1-0' runs backwards; give a list"),
     ],

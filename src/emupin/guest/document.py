@@ -6,7 +6,7 @@ import os
 
 from emupin.base.files import read_stream
 from emupin.base.streams import STDIN
-from emupin.guest.domainxml import LARGEST
+from emupin.guest.xmltree import LARGEST
 
 
 def read_descriptor(descriptor: int, expected: int = 0) -> bytes:

@@ -9,10 +9,12 @@ from emupin.base.frozen import Frozen
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Mapping
 
-    Place = tuple[str, int, int]  # The fields of an Element.
+    from emupin.guest.xmltree import Element
+
     Cpus = frozenset[int]
+    Nodes = frozenset[int]
 
 HIGHEST_INDEX = 65535
 """Of a vCPU or an iothread: far above what any QEMU machine type takes, far below what would exhaust memory."""
@@ -30,52 +32,57 @@ AHEAD_OF_EMULATORPIN = frozenset((
 """Children of `<cputune>` that libvirt prints ahead of `<emulatorpin>` (virDomainCputuneDefFormat)."""
 
 
-class Element(Frozen):
-    """Where an element is: the offset of its start tag, and expat's byte index at its end (see `element_end`)."""
-
-    name: str
-    start: int
-    index: int
-
-
 class Layout(Frozen):
     """The elements that a rewrite may touch or must stand beside, found when they are asked for: most never are."""
 
-    domain_start: int
-    children: Sequence[Place]
-    """Those of `<domain>`, at least up to the `<cputune>`."""
-    tune: Place | None
-    """The `<cputune>`."""
-    tunes: Sequence[Place]
-    """Its children."""
+    domain: Element
+    """With its children ahead of `<cputune>`, and that."""
 
     @property
     def before_cputune(self) -> Element | None:
         """The child of `<domain>` behind which libvirt would print a `<cputune>`; None where there is none."""
-        ahead = [place for place in self.children if place[0] in AHEAD_OF_CPUTUNE]
-        return Element(*max(ahead, key=lambda place: (AHEAD_OF_CPUTUNE[place[0]], place[1]))) if ahead else None
+        ahead = [child for child in self.domain.children if child.plain in AHEAD_OF_CPUTUNE]
+        return max(ahead, key=lambda child: (AHEAD_OF_CPUTUNE[child.name], child.start), default=None)
 
     @property
     def cputune(self) -> Element | None:
-        return self.tune and Element(*self.tune)
+        return self.domain.first("cputune")
 
     @property
-    def first_tune(self) -> Element | None:
-        """The first child of `<cputune>`."""
-        return Element(*self.tunes[0]) if self.tunes else None
+    def tunes(self) -> list[Element]:
+        """All children of `<cputune>`."""
+        return self.cputune.children if self.cputune else []
 
     @property
     def before_emulatorpin(self) -> Element | None:
         """The child of `<cputune>` behind which libvirt would print an `<emulatorpin>`; None where there is none."""
-        return next((Element(*place) for place in reversed(self.tunes) if place[0] in AHEAD_OF_EMULATORPIN), None)
+        return next((child for child in reversed(self.tunes) if child.plain in AHEAD_OF_EMULATORPIN), None)
 
     @property
     def emulatorpin(self) -> Element | None:
-        return next((Element(*place) for place in self.tunes if place[0] == "emulatorpin"), None)
+        return self.domain.first("cputune", "emulatorpin")
 
     def iothreadpins(self, ids: Iterable[int]) -> dict[int, Element]:
         """The `<iothreadpin>` elements by the `ids` they are for, given in the document's order."""
-        return dict(zip(ids, (Element(*place) for place in self.tunes if place[0] == "iothreadpin")))
+        return dict(zip(ids, [child for child in self.tunes if child.plain == "iothreadpin"]))
+
+
+class Memory(Frozen):
+    """The memory of one guest. Cells are the guest's own NUMA nodes, nodes are the host's."""
+
+    immediate: bool = False
+    """`<allocation mode='immediate'/>`: all memory is allocated before the guest starts."""
+    hugepages: tuple[Nodes | None, ...] = ()
+    """The cells that each `<page>` is for, None for all; one None for a `<hugepages>` without any."""
+    cells: tuple[int, ...] = ()
+    mode: str | None = None
+    """Of `<numatune><memory>`: strict, preferred, interleave or restrictive; None where the guest has none."""
+    automatic: bool = False
+    """`placement='auto'`: numad chooses the nodes."""
+    nodes: Nodes | None = None
+    """The nodes of every cell without some of its own."""
+    memnodes: Mapping[int, Nodes] = {}
+    """Nodes by cell."""
 
 
 class Domain(Frozen):
@@ -107,6 +114,13 @@ class Domain(Frozen):
     """Nova's, like `project`; None where there is none, or `metadata` was not looked into."""
     project: str | None
     layout: Layout
+    extra_specs: Mapping[str, str] | None = None
+    """Nova's, of the flavor, like `flavor`."""
+    os_type: str | None = None
+    """`<os><type>`: hvm, exe, xen, …"""
+    partition: str | None = None
+    """`<resource><partition>`: the cgroup that the guest's is made in."""
+    memory: Memory = Memory()
 
     @property
     def floating(self) -> Cpus | None:

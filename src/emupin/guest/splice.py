@@ -8,14 +8,13 @@ from __future__ import annotations
 
 from emupin.base import cpuset
 from emupin.base.frozen import Frozen
-from emupin.guest.domain import Element
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from emupin.guest.domain import Domain, Layout
-
+    from emupin.guest.xmltree import Element
 
 EMULATOR = 0
 """Stands among the ids of iothreads, which start at 1, for the emulator threads."""
@@ -97,15 +96,15 @@ def cputune_diff(data: bytes, domain: Domain, changes: list[Edit]) -> list[str]:
 def _insert(data: bytes, layout: Layout, ahead: Element | None, threads: list[int], cpus: bytes) -> Edit:
     """Pins for `threads` behind the pin `ahead`, or, where there is none, where libvirt prints the first of them."""
     ahead = ahead or layout.before_emulatorpin
-    near = ahead or layout.first_tune or layout.cputune or layout.before_cputune
+    first = layout.tunes[0] if layout.tunes else None
+    near = ahead or first or layout.cputune or layout.before_cputune
     quote = _quote(data, layout, near)
     pins = [_pin(thread, cpus, quote) for thread in threads]
     line = _line_start(data, near.start) if near else b""
     if ahead:
         return _behind(data, ahead, line.join(pins))
-    if layout.first_tune:
-        start = layout.first_tune.start
-        return Edit(start, start, b"".join([pin + line for pin in pins]))
+    if first:
+        return Edit(first.start, first.start, b"".join([pin + line for pin in pins]))
     inside = _deeper(data, layout, line)
     content = b"".join([inside + pin for pin in pins])
     if layout.cputune:
@@ -113,7 +112,7 @@ def _insert(data: bytes, layout: Layout, ahead: Element | None, threads: list[in
     cputune = b"<cputune>%s%s</cputune>" % (content, line)
     if layout.before_cputune:
         return _behind(data, layout.before_cputune, cputune)
-    return _fill(data, Element("domain", layout.domain_start, 0), cputune, b"")
+    return _fill(data, layout.domain, cputune, b"")
 
 
 def _pin(thread: int, cpus: bytes, quote: bytes) -> bytes:
@@ -155,15 +154,15 @@ def _line_start(data: bytes, start: int) -> bytes:
 
 def _deeper(data: bytes, layout: Layout, line: bytes) -> bytes:
     """`line`, the start of the line of a child of `<domain>`, one level deeper; empty if it is."""
-    before = data[: layout.domain_start].removeprefix(b"\xef\xbb\xbf")
-    outer = _line_start(data, layout.domain_start).strip(b"\r\n") if before.strip(b" \t") else before
+    before = data[: layout.domain.start].removeprefix(b"\xef\xbb\xbf")
+    outer = _line_start(data, layout.domain.start).strip(b"\r\n") if before.strip(b" \t") else before
     blanks = line.strip(b"\r\n")
     return line + blanks[len(outer) :] if blanks.startswith(outer) else line
 
 
 def _quote(data: bytes, layout: Layout, neighbour: Element | None) -> bytes:
     """The quote that the tag of `neighbour` uses first, or else that of `<domain>`; libvirt's own is a single one."""
-    for start in (neighbour.start if neighbour else layout.domain_start, layout.domain_start):
+    for start in (neighbour.start if neighbour else layout.domain.start, layout.domain.start):
         tag = data[start : tag_end(data, start)]
         double, single = tag.find(b'"'), tag.find(b"'")
         if double != single:

@@ -116,7 +116,7 @@ def live_xml(root: str, name: str) -> tuple[bytes, Status]:
     if not status.pid:
         raise HostError(path, "names no process", "is the guest still starting?")
     end = b"</domain>"
-    return data[status.domain.layout.domain_start : data.rindex(end) + len(end)], status
+    return data[status.domain.layout.domain.start : data.rindex(end) + len(end)], status
 
 
 def read_file(path: str) -> bytes:
