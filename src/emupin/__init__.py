@@ -1,3 +1,3 @@
 """Keeps the emulator threads of libvirt QEMU guests where a policy wants them."""
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import os
 import signal
 import sys
 from importlib import import_module
 
 from emupin import __version__
 from emupin.base import streams
+from emupin.base.build import build, reinstall
 from emupin.base.errors import EmupinError
 from emupin.base.interruption import InterruptedBySignal
 from emupin.commands import options
@@ -32,11 +34,25 @@ def parser(named: str = "") -> argparse.ArgumentParser:
         formatter_class=options.Help,
         allow_abbrev=False,
     )
-    top.add_argument("--version", action="version", version=f"emupin {__version__}")
+    top.add_argument("--version", action=_Version, nargs=0, help="print the version, and which build of it this is")
     commands = top.add_subparsers(metavar="COMMAND", required=True)
     for command in (named,) if named in COMMANDS else COMMANDS:
         import_module(f"emupin.commands.{command}").add_parser(commands)
     return top
+
+
+def _complete_where_asked() -> None:
+    """For a shell whose user pressed Tab; the process ends there. The line is in its environment, not in our words."""
+    if "_ARGCOMPLETE" in os.environ:
+        from emupin.commands.completion import complete
+
+        complete(parser())
+
+
+class _Version(argparse.Action):
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
+        streams.put(f"emupin {__version__} (build {build()})\n".encode())
+        parser.exit()
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -44,6 +60,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     streams.occupy_closed()
     try:
         words = sys.argv[1:] if argv is None else argv
+        _complete_where_asked()
         args = parser(words[0] if words else "").parse_args(words)
         status: int = args.run(args)
         streams.flush()
@@ -53,7 +70,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except ImportError as error:
         if not (error.name or "").startswith("emupin"):
             raise
-        streams.say(f"emupin: {error}: the installation is damaged; run install.sh again")
+        streams.say(f"emupin: {error}: the installation is damaged; {reinstall()}")
         return 2
     except BrokenPipeError:
         streams.abandon_stdout()

@@ -7,6 +7,7 @@ import stat
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from emupin.base.build import reinstall
 from emupin.base.files import WRITABLE_BY_OTHERS
 from emupin.doctor.finding import Finding, ok, problem, skipped, warning
 
@@ -22,7 +23,7 @@ HOOKS = "/etc/libvirt/hooks"
 MAIN = f"{HOOKS}/qemu"
 FOLDER = f"{HOOKS}/qemu.d"
 OURS_IN_FOLDER = f"{FOLDER}/50-emupin"
-INSTALL = "run install.sh"
+INSTALL = reinstall()
 NO_HOOK = "there is no hook"
 
 OWNERS = {

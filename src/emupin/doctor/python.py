@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import emupin
 from emupin.base.files import POLICIES, WRITABLE_BY_OTHERS
 from emupin.doctor.finding import Finding, ok, problem, skipped, unknown, warning
-from emupin.doctor.hook import NO_HOOK, hook_files, installed
+from emupin.doctor.hook import INSTALL, NO_HOOK, hook_files, installed
 from emupin.doctor.machine import unreadable
 
 if TYPE_CHECKING:
@@ -102,18 +102,18 @@ def check_library(machine: Machine) -> Iterator[Finding]:
         yield skipped("the library", f"{NO_HOOK} that says where it is")
         return
     if not machine.exists(f"{folder}/{PACKAGE}"):
-        yield problem(f"the library {folder}/{PACKAGE} is missing", "run install.sh")
+        yield problem(f"the library {folder}/{PACKAGE} is missing", INSTALL)
         return
     modules, broken = _closure(machine, f"{folder}/{PACKAGE}")
     if broken:
-        yield problem(f"{folder}/{PACKAGE}: missing or damaged: {', '.join(sorted(broken))}", "run install.sh")
+        yield problem(f"{folder}/{PACKAGE}: missing or damaged: {', '.join(sorted(broken))}", INSTALL)
     else:
         yield ok(f"{folder}/{PACKAGE} has all {len(modules)} modules that the hook may load")
     yield _trust(machine, folder, modules)
     yield _byte_code(machine, modules)
     here = os.path.realpath(os.path.dirname(emupin.__file__))
     if not machine.root and here != os.path.realpath(f"{folder}/{PACKAGE}"):
-        yield warning(f"this command is {here}, the hook uses {folder}/{PACKAGE}", "run install.sh to have one version")
+        yield warning(f"this command is {here}, the hook uses {folder}/{PACKAGE}", f"{INSTALL} to have one version")
 
 
 def _closure(machine: Machine, package: str) -> tuple[list[str], set[str]]:
@@ -177,7 +177,7 @@ def _byte_code(machine: Machine, modules: list[str]) -> Finding:
     if stale:
         return warning(
             f"{len(stale)} of {len(modules)} modules are not byte-compiled: each call of the hook takes longer",
-            "run install.sh: it compiles them",
+            f"{INSTALL}: it compiles them",
         )
     return ok("the library is byte-compiled")
 

@@ -106,7 +106,7 @@ def check_jinja() -> None:
     try:
         import jinja2  # noqa: F401
     except ImportError:
-        hint = "install python3-jinja2 (on RHEL too), or `pip install 'emupin[report]'`"
+        hint = "install python3-jinja2 (the same name on Debian, Ubuntu, Fedora and RHEL)"
         raise EmupinError("emupin", "a report needs Jinja2, which is not installed", hint) from None
 
 
