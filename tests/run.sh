@@ -6,7 +6,8 @@ cd -- "$(dirname -- "$0")/.."
 
 python=/usr/bin/python3 # the distribution's: libvirt's Python module is there and nowhere else
 packages="libvirt-daemon libvirt-clients qemu-system-x86 python3-libvirt python3-lxml python3-yaml python3-venv
-    python3-jinja2 chromium iproute2 procps shellcheck logrotate sysstat"
+    python3-jinja2 chromium iproute2 procps shellcheck logrotate sysstat
+    debhelper dh-python fakeroot lintian rpm rpmlint groff mandoc zsh fish python3-argcomplete"
 
 fail() {
     printf 'tests/run.sh: %s\n' "$1" >&2

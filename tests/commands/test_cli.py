@@ -15,6 +15,7 @@ import pytest
 from command import emupin, environment, guest, make_root
 
 from emupin import __version__
+from emupin.base.build import build
 from emupin.base.text import printable, printable_lines
 
 
@@ -32,7 +33,7 @@ def shell(root: Path, script: str) -> subprocess.CompletedProcess[bytes]:
 
 
 def test_version(root: Path) -> None:
-    assert emupin(root, "--version").stdout.decode() == f"emupin {__version__}\n"
+    assert emupin(root, "--version").stdout.decode() == f"emupin {__version__} (build {build()})\n"
 
 
 def test_help_needs_neither_lxml_nor_yaml(root: Path) -> None:

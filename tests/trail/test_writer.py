@@ -32,7 +32,7 @@ from emupin.trail.writer import read_head
 if TYPE_CHECKING:
     from types import FrameType
 
-LOGROTATE = Path(__file__).parents[2] / "fixtures" / "logrotate" / "emupin"
+LOGROTATE = Path(__file__).parents[2] / "packaging" / "emupin.logrotate"
 
 
 def judged(root: Path) -> Verdict:

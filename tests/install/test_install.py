@@ -13,10 +13,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from roots import run, steps
 
+from emupin import __version__
+from emupin.base.build import build
 from emupin.grammar.policyfile import compile_policy
 
-CHECKOUT = Path(__file__).parent.parent
+CHECKOUT = Path(__file__).parents[2]
 MARKER = "# emupin: places the emulator threads of libvirt QEMU guests"
 FOREIGN = "#!/bin/sh\nexit 0\n"
 OURS_EDITED = f"#!/bin/sh\n{MARKER}\necho edited\n"
@@ -97,6 +100,15 @@ def package(root: Path) -> Path:
     return root / "usr/local/lib/emupin/emupin"
 
 
+def listed() -> list[tuple[int, str, str]]:
+    """Mode, source and target below / of each file that is copied as it is, with the prefix /usr/local."""
+    lines = [line.split() for line in (CHECKOUT / "packaging/files").read_text().splitlines() if line[:1] == "0"]
+    return [
+        (int(mode, 8), source, target.lstrip("/") if target[:1] == "/" else f"usr/local/{target}")
+        for mode, source, target in lines
+    ]
+
+
 def test_fresh_installation_has_every_file_with_its_mode(pristine: Path) -> None:
     modes = {name: stat.S_IMODE(mode) for name, (mode, _, _) in snapshot(pristine).items()}
     assert modes["etc/libvirt/hooks/qemu"] == 0o755
@@ -106,6 +118,9 @@ def test_fresh_installation_has_every_file_with_its_mode(pristine: Path) -> None
     assert modes["etc/logrotate.d/emupin"] == 0o644
     assert modes["var/log/emupin"] == 0o700
     assert modes["var/lib/emupin"] == 0o700
+    assert modes["usr/local/share/man/man8/emupin.8"] == 0o644
+    assert modes["usr/local/share/emupin/hook"] == 0o755
+    assert {target: modes[target] for _, _, target in listed()} == {target: mode for mode, _, target in listed()}
     sources = {str(path.relative_to(CHECKOUT / "src")) for path in (CHECKOUT / "src").rglob("*.py")}
     modules = {str(path.relative_to(package(pristine).parent)) for path in package(pristine).rglob("*.py")}
     assert modules == sources
@@ -124,6 +139,10 @@ def test_everything_belongs_to_root(pristine: Path) -> None:
     assert {(path.stat().st_uid, path.stat().st_gid) for path in pristine.rglob("*")} == {(0, 0)}
 
 
+def test_a_staging_has_no_byte_code_of_the_builders_python(pristine: Path) -> None:
+    assert list(pristine.rglob("__pycache__")) == []
+
+
 def test_hook_knows_its_library(pristine: Path) -> None:
     lines = hook(pristine).read_text().splitlines()
     assert lines[1] == MARKER
@@ -133,7 +152,7 @@ def test_hook_knows_its_library(pristine: Path) -> None:
 def test_command_runs_from_there(pristine: Path) -> None:
     done = subprocess.run([pristine / "usr/local/bin/emupin", "--version"], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    assert "0.1.0" in done.stdout
+    assert done.stdout == f"emupin {__version__} (build {build()})\n"
 
 
 @pytest.mark.parametrize("shell", SHELLS, ids=" ".join)
@@ -151,20 +170,14 @@ def test_every_shell_installs_the_same_and_a_second_run_changes_nothing(
     assert (second.returncode, second.stderr) == (0, "")
     assert words(second.stdout.splitlines()) == {"ok"}
     assert snapshot(folder) == before
-    assert _without_bytecode(folder) == _without_bytecode(pristine)
-
-
-def _without_bytecode(root: Path) -> dict[str, tuple[int, bytes]]:
-    return {name: found for name, found in contents(root).items() if not name.endswith(".pyc")}
+    assert contents(folder) == contents(pristine)
 
 
 @pytest.mark.parametrize("mask", ["000", "077"])
 def test_the_umask_does_not_matter(mask: str, pristine: Path, empty: Path) -> None:
     command = ["sh", "-c", 'umask "$1" && exec sh "$2"', "sh", mask, str(CHECKOUT / "install.sh")]
     subprocess.run(command, env={**os.environ, "DESTDIR": str(empty)}, capture_output=True, check=True)
-    assert _without_bytecode(empty) == _without_bytecode(pristine)
-    modes = {path.stat().st_mode & 0o777 for path in empty.rglob("*.pyc")}
-    assert modes == {0o644}
+    assert contents(empty) == contents(pristine)
 
 
 def test_relative_destdir_and_any_folder(empty: Path) -> None:
@@ -191,15 +204,15 @@ def test_check_is_content_after_an_installation(root: Path) -> None:
     [
         lambda root: hook(root).chmod(0o644),
         lambda root: hook(root).unlink(),
-        lambda root: (package(root) / "guest" / "splice.py").write_text("broken\n"),
+        lambda root: (package(root) / "guest/splice.py").write_text("broken\n"),
         lambda root: (package(root) / "stale.py").write_text(""),
-        lambda root: (package(root) / "guest" / "splice.py").chmod(0o666),
-        lambda root: shutil.rmtree(package(root) / "__pycache__"),
-        lambda root: os.utime(package(root) / "guest" / "splice.py", (1, 1)),
+        lambda root: (package(root) / "guest/splice.py").chmod(0o666),
         lambda root: (root / "var/log/emupin").chmod(0o755),
         lambda root: (root / "etc/emupin/policy.yaml.example").write_text("version: 0\n"),
         lambda root: (root / "usr/local/bin/emupin").unlink(),
         lambda root: (root / "etc/logrotate.d/emupin").unlink(),
+        lambda root: (root / "usr/local/share/man/man8/emupin.8").write_text("old\n"),
+        lambda root: (root / "usr/local/share/emupin/place-hook").chmod(0o644),
     ],
     ids=[
         "mode",
@@ -207,12 +220,12 @@ def test_check_is_content_after_an_installation(root: Path) -> None:
         "module",
         "stale",
         "writable",
-        "uncompiled",
-        "touched",
         "log",
         "example",
         "no-command",
         "no-logrotate",
+        "manual",
+        "no-place-hook",
     ],
 )
 def test_whatever_drifted_is_found_and_repaired(spoil: object, root: Path, pristine: Path) -> None:
@@ -220,12 +233,13 @@ def test_whatever_drifted_is_found_and_repaired(spoil: object, root: Path, prist
     assert install(root, "--check").returncode == 1
     lines = installed(root)
     assert sum(line.startswith("changed ") for line in lines) == 1
-    assert _without_bytecode(root) == _without_bytecode(pristine)
+    assert contents(root) == contents(pristine)
     assert words(installed(root)) == {"ok"}
 
 
 def test_upgrade_removes_modules_and_byte_code_that_are_gone(root: Path) -> None:
     (package(root) / "gone.py").write_text("")
+    (package(root) / "__pycache__").mkdir()
     (package(root) / "__pycache__" / "gone.cpython-39.pyc").write_bytes(b"old")
     installed(root)
     assert list(package(root).rglob("gone*")) == []
@@ -239,6 +253,28 @@ def test_a_library_behind_a_link_is_replaced_not_followed(root: Path, tmp_path: 
     installed(root)
     assert not package(root).is_symlink()
     assert snapshot(elsewhere) == before
+
+
+def test_the_folder_can_be_chosen(empty: Path) -> None:
+    """What packages and configuration management want: the same place on every node."""
+    assert f"changed {drop_in(empty)}" in installed(empty, "--hook", "qemu.d")
+    assert not hook(empty).exists()
+    assert words(installed(empty, "--hook", "qemu.d")) == words(installed(empty)) == {"ok"}
+
+
+def test_choosing_the_folder_moves_the_hook_there(root: Path) -> None:
+    lines = installed(root, "--hook=qemu.d")
+    assert f"changed {drop_in(root)}" in lines
+    assert f"removed {hook(root)}" in lines
+
+
+def test_the_hook_can_be_put_in_place_later(empty: Path) -> None:
+    foreign = place(empty, "qemu", FOREIGN)
+    installed(empty, "--hook", "later")
+    assert [path for path in (empty / "etc/libvirt").rglob("*") if path.is_file()] == [foreign]
+    ready = empty / "usr/local/share/emupin"
+    assert sorted(path.name for path in ready.iterdir()) == ["hook", "place-hook"]
+    assert "lib='/usr/local/lib/emupin'" in (ready / "hook").read_text()
 
 
 def test_foreign_hook_gets_company_in_the_folder(empty: Path) -> None:
@@ -358,7 +394,7 @@ def test_link_to_a_copy_of_ours_becomes_a_file(root: Path, tmp_path: Path) -> No
 
 
 def test_the_example_policy_is_valid_also_with_its_commented_rules() -> None:
-    path = CHECKOUT / "fixtures/policy/example.yaml"
+    path = CHECKOUT / "examples/policy.yaml"
     text = path.read_text()
     assert [rule.name for rule in compile_policy(text.encode(), str(path)).rules] == ["nfv"]
     everything = re.sub(r"(?m)^# (?=host:|  \w+: .* # )", "", re.sub(r"(?m)^  # (?=- | {2,}\w)", "  ", text))
@@ -385,6 +421,30 @@ def test_uninstall_leaves_policy_audit_trail_and_foreign_files(root: Path) -> No
     assert f"kept {audit.parent} (policy and audit trail are yours)" in lines
     again = installed(root, "--uninstall")
     assert again[0] == "ok nothing of emupin is installed"
+
+
+def test_uninstall_leaves_the_hook_of_another_installation(root: Path) -> None:
+    """A package's, on a node that also had a copy below /usr/local."""
+    hook(root).unlink()
+    installed(root, "--prefix=/usr", "--hook=qemu.d")
+    lines = installed(root, "--uninstall")
+    assert drop_in(root).exists()
+    assert not package(root).exists()
+    assert not [line for line in lines if "50-emupin" in line]
+    assert f"removed {drop_in(root)}" in installed(root, "--uninstall", "--prefix=/usr")
+
+
+def test_uninstall_removes_a_hook_whose_library_is_gone(root: Path) -> None:
+    place(root, "qemu", f"#!/bin/sh\n{MARKER}\nlib='/opt/gone'\n")
+    assert f"removed {hook(root)}" in installed(root, "--uninstall")
+
+
+def test_uninstall_leaves_no_claims(root: Path) -> None:
+    claims = root / "run/emupin/claims"
+    claims.parent.mkdir(parents=True)
+    claims.write_text("")
+    installed(root, "--uninstall")
+    assert not claims.parent.exists()
 
 
 def test_uninstall_leaves_a_foreign_hook_and_command(root: Path) -> None:
@@ -460,7 +520,7 @@ def public_checkout() -> Iterator[Path]:
     with tempfile.TemporaryDirectory() as folder:
         checkout = Path(folder)
         checkout.chmod(0o755)
-        for name in ("hooks", "src", "fixtures"):
+        for name in ("hooks", "src", "fixtures", "packaging", "examples"):
             shutil.copytree(CHECKOUT / name, checkout / name, ignore=shutil.ignore_patterns("__pycache__"))
         shutil.copy(CHECKOUT / "install.sh", checkout)
         yield checkout
@@ -493,49 +553,77 @@ def test_an_incomplete_checkout_is_said(public_checkout: Path) -> None:
     assert "complete checkout" in done.stderr
 
 
-PRIVATE_NODE = """
-set -e
-mount -t tmpfs tmpfs "$1"
-for folder in /etc /usr/local /var/lib /var/log; do
-    layer=$1$folder
-    mkdir -p "$layer/upper" "$layer/work"
-    mount -t overlay overlay -o "lowerdir=$folder,upperdir=$layer/upper,workdir=$layer/work" "$folder"
+NODE = """
+install() { sh /tmp/given/install.sh "$@"; }
+echo "== no libvirt"
+install
+echo "== libvirt appears"
+daemon libvirtd
+install
+reloads
+echo "== unchanged"
+install
+reloads
+for spoil in 'rm -r guest/__pycache__' 'touch -d @1 hook.py'; do
+    echo "== $spoil"
+    (cd /usr/local/lib/emupin/emupin && eval "$spoil")
+    install --check || echo "status $?"
+    install
+    install --check
 done
-mount -t tmpfs tmpfs /run
-sh "$2" --uninstall >/dev/null
-cp /bin/sleep "$1/libvirtd"
-cp /bin/sleep "$1/other"
-for case in libvirtd:--prefix=/usr/local libvirtd:--prefix=/usr/local libvirtd:--uninstall other:--prefix=/usr/local; do
-    "$1/${case%%:*}" 60 &
-    echo "$!" >/run/libvirtd.pid
-    echo "== $case"
-    sh "$2" "${case#*:}" 2>&1
-    kill "$!" 2>/dev/null || :
-    wait "$!" || echo "ended with $?"
-done
+echo "== another"
+kill "$(cat /run/libvirtd.pid)"
+sleep 60 &
+echo $! >/run/libvirtd.pid
+rm /etc/libvirt/hooks/qemu
+install
+kill $!
+echo "== removal"
+rm /tmp/ready
+daemon libvirtd
+mkdir -p /run/emupin
+install --uninstall
+reloads
+ls -d /run/emupin || echo "no /run/emupin"
 """
-HUNG_UP, TERMINATED = 128 + signal.SIGHUP, 128 + signal.SIGTERM
 
 
-@pytest.mark.skipif(os.getuid() != 0, reason="only root can have a private view of the file system")
-def test_a_running_libvirt_is_reloaded_when_the_hook_changed_and_only_then(tmp_path: Path) -> None:
-    command = ["unshare", "--mount", "sh", "-c", PRIVATE_NODE, "sh", str(tmp_path), str(CHECKOUT / "install.sh")]
-    environment = {"PATH": os.environ["PATH"], "LIBVIRT_VERSION": "9.0.0"}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    first, second, removal, other = done.stdout.split("== ")[1:]
-    assert "changed reloaded libvirtd\n" in first
-    assert f"ended with {HUNG_UP}\n" in first
-    assert "note: there is no policy yet" in first
-    assert "changed" not in second
-    assert f"ended with {TERMINATED}\n" in second
-    assert removal.index("removed /etc/libvirt/hooks/qemu") < removal.index("reloaded") < removal.index("/lib/emupin")
-    assert f"ended with {HUNG_UP}\n" in removal
-    assert "no running libvirt found" in other
-    assert f"ended with {TERMINATED}\n" in other
+@pytest.fixture(scope="module")
+def node(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[str]]:
+    return steps(run(tmp_path_factory.mktemp("node"), CHECKOUT, NODE))
 
 
-@pytest.mark.parametrize("arguments", [["--bogus"], ["--prefix"], ["--prefix", "relative"], ["--prefix=/a\nb"]])
+def test_a_running_libvirt_is_reloaded_when_the_hook_changed_and_only_then(node: dict[str, list[str]]) -> None:
+    assert any("no running libvirt found" in line for line in node["no libvirt"])
+    assert any("note: there is no policy yet" in line for line in node["no libvirt"])
+    assert "changed reloaded libvirtd" in node["libvirt appears"]  # by the second run: the first could not
+    assert node["libvirt appears"][-1] == "1"
+    assert words(node["unchanged"][:-1]) <= {"ok", "note:", "copy", "warning:"}
+    assert node["unchanged"][-1] == "0"
+    assert any("no running libvirt found" in line for line in node["another"])
+
+
+def test_removal_reloads_before_the_library_goes(node: dict[str, list[str]]) -> None:
+    lines = node["removal"]
+    removed = lines.index("removed /etc/libvirt/hooks/qemu")
+    assert removed < lines.index("changed reloaded libvirtd") < lines.index("removed /usr/local/lib/emupin/emupin")
+    assert "1" in lines  # reloads
+    assert lines[-1] == "no /run/emupin"
+    assert any("the pins recorded in libvirt's definitions" in line for line in lines)
+
+
+def test_byte_code_that_a_node_would_make_anew_is_found_and_repaired(node: dict[str, list[str]]) -> None:
+    cases = [lines for name, lines in node.items() if name.startswith(("rm", "touch"))]
+    assert len(cases) == 2
+    for lines in cases:
+        assert "would change /usr/local/lib/emupin/emupin" in lines
+        assert "status 1" in lines
+        assert "changed /usr/local/lib/emupin/emupin" in lines
+
+
+@pytest.mark.parametrize(
+    "arguments", [["--bogus"], ["--prefix"], ["--prefix", "relative"], ["--prefix=/a\nb"], ["--hook=etc"], ["--undo"]]
+)
 def test_misuse_has_status_2_and_a_hint(arguments: list[str], empty: Path) -> None:
     done = install(empty, *arguments)
     assert done.returncode == 2

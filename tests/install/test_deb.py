@@ -1,0 +1,149 @@
+"""The Debian package: built from a commit, and installed, upgraded, removed and purged by the real dpkg."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+from roots import run, steps
+
+CHECKOUT = Path(__file__).parents[2]
+TOOLS = ("dpkg-buildpackage", "dh", "dh_python3", "fakeroot", "lintian")
+
+
+@pytest.fixture(scope="module")
+def packages(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the package, and with the same one as an older version, `old.deb`."""
+    missing = [tool for tool in TOOLS if not shutil.which(tool)]
+    if missing and os.environ.get("CI"):
+        pytest.fail(f"missing: {', '.join(missing)}; tests/run.sh installs them")
+    if missing:
+        pytest.skip(f"missing: {', '.join(missing)}")
+    folder = tmp_path_factory.mktemp("packages")
+    clone = folder / "clone"
+    subprocess.run(["git", "clone", "--quiet", CHECKOUT, clone], check=True)
+    for name in ("packaging", "install.sh", "src", "hooks", "examples"):  # What is being worked on is tested, too.
+        subprocess.run(["cp", "-R", CHECKOUT / name, clone], check=True)
+    (clone / "src/emupin/older.py").write_text('"""Gone in the next version."""\n')
+    _commit(clone)
+    old = _build(clone, folder / "out")
+    old.rename(folder / "old.deb")
+    (clone / "src/emupin/older.py").unlink()
+    _commit(clone)
+    _build(clone, folder / "out").rename(folder / "emupin.deb")
+    return folder
+
+
+def _commit(clone: Path) -> None:
+    subprocess.run(["git", "-C", clone, "add", "--all"], check=True)
+    who = ["-c", "user.name=test", "-c", "user.email=test@example.org"]
+    subprocess.run(["git", "-C", clone, *who, "commit", "--quiet", "--allow-empty", "-m", "test"], check=True)
+
+
+def _build(clone: Path, out: Path) -> Path:
+    done = subprocess.run([clone / "packaging/build", "deb", out], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return Path(done.stdout.strip())
+
+
+def test_lintian_is_content(packages: Path) -> None:
+    strict = ["--fail-on", "error,warning,info,pedantic", "--display-info", "--pedantic", "--allow-root"]
+    done = subprocess.run(
+        ["lintian", *strict, packages / "emupin.deb"], capture_output=True, text=True, check=False
+    )  # fmt: skip
+    assert (done.returncode, done.stdout) == (0, ""), done.stdout + done.stderr
+
+
+def test_it_ships_no_hook_no_byte_code_and_root_only_state(packages: Path) -> None:
+    listing = subprocess.run(
+        ["dpkg", "--contents", packages / "emupin.deb"], capture_output=True, text=True, check=True
+    ).stdout  # fmt: skip
+    assert "libvirt/hooks" not in listing  # dpkg would leave 50-emupin.dpkg-new there, which libvirt runs
+    assert "__pycache__" not in listing
+    assert "drwx------ root/root         0" in next(
+        line for line in listing.splitlines() if line.endswith("log/emupin/")
+    )
+
+
+LIFE = """
+trap 'cat /var/log/dpkg.log | tail -3' EXIT
+echo '#!/bin/sh' >/etc/libvirt/hooks/qemu
+chmod +x /etc/libvirt/hooks/qemu
+daemon libvirtd
+echo "== install"
+dpkg --install /tmp/given/old.deb
+ls /etc/libvirt/hooks/qemu.d
+reloads
+find /usr/lib/emupin -name '*.pyc' | wc -l
+find /usr/lib/emupin -name '*.py' | wc -l
+echo "version: 1" >/etc/emupin/policy.yaml
+echo "# mine" >>/etc/logrotate.d/emupin
+ln -s /usr/lib/emupin/emupin /tmp/library
+echo "== upgrade"
+dpkg --install /tmp/given/emupin.deb </dev/null
+ls /etc/libvirt/hooks/qemu.d
+reloads
+cat /etc/emupin/policy.yaml
+tail -n 1 /etc/logrotate.d/emupin
+ls /usr/lib/emupin/emupin/older.py || echo "no older.py"
+emupin --version
+cmp /etc/libvirt/hooks/qemu.d/50-emupin /usr/share/emupin/hook && echo "hook as shipped"
+echo "== remove"
+mkdir -p /run/emupin
+touch /run/emupin/claims
+dpkg --remove emupin
+ls -A /etc/libvirt/hooks
+reloads
+ls -d /run/emupin || echo "no /run/emupin"
+ls /usr/lib/emupin || echo "no library"
+cat /etc/emupin/policy.yaml
+echo "== purge"
+touch /var/lib/emupin/last-good /var/log/emupin/audit.jsonl 2>/dev/null || mkdir -p /var/log/emupin
+dpkg --purge emupin
+ls -d /etc/emupin /var/lib/emupin /var/log/emupin || echo "nothing left"
+ls -A /etc/libvirt/hooks
+reloads
+"""
+
+
+@pytest.fixture(scope="module")
+def life(packages: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[str]]:
+    return steps(run(tmp_path_factory.mktemp("life"), packages, LIFE))
+
+
+def test_installing_leaves_a_foreign_hook_alone_compiles_and_reloads(life: dict[str, list[str]]) -> None:
+    lines = life["install"]
+    assert "50-emupin" in lines
+    reloaded, compiled, modules = lines[-3:]
+    assert int(reloaded) == 1
+    assert compiled == modules
+
+
+def test_upgrading_keeps_what_is_the_administrators_and_reloads(life: dict[str, list[str]]) -> None:
+    lines = life["upgrade"]
+    assert lines.count("50-emupin") == 1
+    assert "version: 1" in lines
+    assert "# mine" in lines
+    assert "no older.py" in lines
+    assert "hook as shipped" in lines
+    assert "1" in lines  # reloads
+
+
+def test_removing_takes_the_hook_away_reloads_and_tells_of_the_recorded_pins(life: dict[str, list[str]]) -> None:
+    lines = life["remove"]
+    assert "50-emupin" not in lines
+    assert "qemu.d" not in lines
+    assert "1" in lines
+    assert "no /run/emupin" in lines
+    assert "no library" in lines
+    assert "version: 1" in lines
+    assert any("pins that were recorded stay" in line for line in lines)
+
+
+def test_purging_leaves_nothing_but_the_foreign_hook(life: dict[str, list[str]]) -> None:
+    lines = life["purge"]
+    assert "nothing left" in lines
+    assert "qemu" in lines
