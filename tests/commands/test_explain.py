@@ -249,9 +249,11 @@ def test_checks_that_need_a_host_pass_without_one_and_the_others_do_not_ask_for_
         isolated=frozenset((2,)),
         nodes={0: frozenset(range(4)), 1: frozenset(range(4, 8))},
         cores=(frozenset((1, 2)),),
+        partitions={"/machine": frozenset(range(7))},
     )
     complaining = {
-        "online": frozenset((99,)), "numa": frozenset((6,)), "isolated": frozenset((2, 6)), "smt": frozenset((1,)),
+        "online": frozenset((99,)), "confined": frozenset((7,)), "numa": frozenset((6,)),
+        "isolated": frozenset((2, 6)), "smt": frozenset((1,)),
     }  # fmt: skip
     assert set(complaining) == {name for name, check in CHECKS.items() if check.needs_host}
     two = guest.replace(vcpupins={0: frozenset((2,))}, vcpus=1)

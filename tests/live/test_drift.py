@@ -9,6 +9,7 @@ from emupin.engine.plan import Plan
 from emupin.guest import domainxml
 from emupin.guest.domain import Domain, Status
 from emupin.guest.threads import EMULATOR, HELPER, IOTHREAD, VCPU, VHOST, Thread
+from emupin.live.causes import FEWER_ABOVE
 from emupin.live.drift import DEFINED, TRANSIENT, UNKNOWN, Drift, Group, Live, assess
 
 MAIN, RCU, VHOST_TID, WORKER, VCPU_TID, KERNEL = 4242, 4243, 4280, 4261, 4250, 4290
@@ -94,6 +95,19 @@ def test_a_vhost_worker_outside_the_cgroup() -> None:
     found = with_thread(live(), thread(VHOST_TID, VHOST, *range(16)))
     (cause,) = causes(found)["thread"]
     assert "Linux before 5.16" in cause
+
+
+def test_a_thread_that_was_moved_out_of_the_cgroup() -> None:
+    found = with_thread(live(), thread(RCU, EMULATOR, 5))
+    assert causes(found) == {"thread": {"it was moved out of the guest's cgroup"}}
+
+
+def test_a_slice_that_lost_the_planned_cpu() -> None:
+    """What the kernel gives instead is no work of anybody's hand, nor of an old kernel's."""
+    found = live(group=cpus(2)).replace(group=Group("/emulator", cpus(2), cpus(0, 1)))
+    for tid, kind in ((MAIN, EMULATOR), (RCU, EMULATOR), (VHOST_TID, VHOST)):
+        found = with_thread(found, thread(tid, kind, 0, 1))
+    assert causes(found) == {"thread": {FEWER_ABOVE}, "cgroup": {FEWER_ABOVE}}
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from emupin.base import cpuset, streams
 from emupin.base.errors import EmupinError, HostError
 from emupin.base.files import LIBVIRT_RUN, policy_path, root_from_environment
+from emupin.base.text import printable
 from emupin.commands import options
 from emupin.engine import snapshot
 from emupin.engine.host import to_json
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 
 EPILOG = """\
 The picture has a cell for each online CPU, the siblings of a core side by side; the legend says what its symbols mean.
+Below it, `in /machine` and the like are the CPUs that guests in a partition may have, where that is not every CPU.
 --snapshot writes all of it as one JSON file, which `--host FILE` reads in place of this machine, here or elsewhere.
 
 status: 0; 2 after an error.
@@ -119,6 +121,7 @@ def _show(recorded: Snapshot, policy: Policy | None) -> None:
     lists = [
         (name, cpus) for name, cpus in [("isolated", host.isolated), ("nohz_full", host.nohz_full), *zones] if cpus
     ]
+    lists += [(f"in {printable(name)}", host.within(name)) for name in sorted(host.partitions)]
     colour = terminal.wants_colour()
     text = draw(host, _marks(recorded, policy), terminal.width(), colour)
     text += "".join(["\n" * bool(lists), *(f"{name:<10} {cpuset.format(cpus)}\n" for name, cpus in lists)])

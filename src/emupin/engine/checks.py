@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from emupin.base import cpuset
 from emupin.base.frozen import Frozen
+from emupin.engine.confinement import DEFAULT
 from emupin.engine.situation import holders, pins, vcpu_cpus
 from emupin.policy.values import ERROR, OFF, WARN
 
@@ -61,6 +62,17 @@ def online(cpus: Cpus, situation: Situation) -> str | None:
     if host is None or cpus <= host.online:
         return None
     return f"the host has no {named(cpus - host.online)} online (online are {cpuset.format(host.online)})"
+
+
+@check(ERROR, fixed=True, needs_host=True)
+def confined(cpus: Cpus, situation: Situation) -> str | None:
+    """What the cgroup above the guest's does not have, no thread of the guest can have."""
+    host, partition = situation.host, situation.guest.partition or DEFAULT
+    beyond = frozenset() if host is None else cpus & host.online - host.within(partition)
+    if host is None or not beyond:
+        return None
+    within = cpuset.format(host.within(partition))
+    return f"{named(beyond)} {is_or_are(beyond)} outside the guest's cgroup: {partition} may have {within or 'nothing'}"
 
 
 @check(ERROR, fixed=True)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from emupin.base import cpuset
 from emupin.engine.checks import CHECKS
+from emupin.engine.confinement import DEFAULT
 from emupin.engine.marks import NO_CPUS, Mark, marks
 from emupin.engine.placements import expand
 from emupin.engine.plan import NOBODY, Plan, outcomes, plan
@@ -148,7 +149,7 @@ def to_json(told: Explanation, source: str) -> dict[str, Any]:
     """All of it; CPU lists as text, null where there is no pin."""
     return {
         "source": source,
-        "guest": _guest(told.guest),
+        "guest": _guest(told.guest, told.host),
         "policy": told.policy.digest,
         "rules": _rules(told),
         "placements": [_placement(each) for each in told.tried],
@@ -178,7 +179,7 @@ def result_json(guest: Domain, decided: Plan) -> dict[str, Any]:
     }
 
 
-def _guest(guest: Domain) -> dict[str, Any]:
+def _guest(guest: Domain, host: Host | None) -> dict[str, Any]:
     return {
         "name": guest.name,
         "uuid": guest.uuid,
@@ -189,6 +190,8 @@ def _guest(guest: Domain) -> dict[str, Any]:
         "interfaces": sorted(guest.interfaces or ()),
         "flavor": guest.flavor,
         "project": guest.project,
+        "partition": guest.partition or DEFAULT,
+        "within": None if host is None else cpuset.format(host.within(guest.partition)),
     }
 
 

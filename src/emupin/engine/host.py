@@ -14,6 +14,7 @@ from emupin.base.errors import HostError, PolicyError
 from emupin.base.files import RUN, make_private_folder, read_trusted, replace_file
 from emupin.base.frozen import Frozen
 from emupin.base.jsonline import encode
+from emupin.engine import confinement
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -67,6 +68,9 @@ class Host(Frozen):
     """Sets of sibling CPUs, by their lowest; a CPU whose core is not known is in none."""
     l3: tuple[Cpus, ...] = ()
     """Sets of CPUs that share a level 3 cache, by their lowest; none on many virtual machines."""
+    partitions: Mapping[str, Cpus] = {}
+    """What the cgroups of guests may have, by libvirt's name of their partition: those that have less than is online,
+    or less than the partition above them."""
 
     def node_of(self, cpu: int) -> int | None:
         """The node of `cpu`; None where it is not known."""
@@ -81,9 +85,21 @@ class Host(Frozen):
         """The CPUs of the core that `cpu` belongs to, itself included."""
         return next((core for core in self.cores if cpu in core), frozenset((cpu,)))
 
+    def within(self, partition: str | None) -> Cpus:
+        """The CPUs that the cgroup of a guest in `partition` may have, None being libvirt's default one."""
+        name = partition or confinement.DEFAULT
+        while name and name not in self.partitions:
+            name = name.rpartition("/")[0]
+        return self.online & self.partitions.get(name or "/", self.online)
+
+    def confined(self, partition: str | None, cpus: Cpus | None) -> Host:
+        """This host, where guests in `partition` may have `cpus`; None: nothing confines them."""
+        narrow = cpus is not None and not self.online <= cpus
+        return self.replace(partitions={partition or confinement.DEFAULT: cpus}) if narrow else self
+
     def to_plain(self) -> tuple[Any, ...]:
         """Tuples, sets, dicts and numbers only, which `marshal` keeps as they are."""
-        return self.online, self.isolated, self.nohz_full, dict(self.nodes), self.cores, self.l3
+        return self.online, self.isolated, self.nohz_full, dict(self.nodes), self.cores, self.l3, dict(self.partitions)
 
     @classmethod
     def from_plain(cls, plain: tuple[Any, ...]) -> Host:
@@ -96,7 +112,8 @@ FORMAT = (__version__, sys.hexversion, Host._fields)
 
 
 def to_json(host: Host) -> dict[str, Json]:
-    """The form of a recorded host: CPU lists as text, keys in one order."""
+    """The form of a recorded host: CPU lists as text, keys in one order; no `partitions` where nothing is confined."""
+    partitions: Json = {name: cpuset.format(cpus) for name, cpus in sorted(host.partitions.items())}
     return {
         "emupin_host": VERSION,
         "online": cpuset.format(host.online),
@@ -105,6 +122,7 @@ def to_json(host: Host) -> dict[str, Json]:
         "nodes": {str(node): cpuset.format(cpus) for node, cpus in sorted(host.nodes.items())},
         "cores": [cpuset.format(core) for core in host.cores],
         "l3": [cpuset.format(cpus) for cpus in host.l3],
+        **({"partitions": partitions} if partitions else {}),
     }
 
 
@@ -123,6 +141,19 @@ def read(root: str) -> Host:
     lists absent CPUs too, nor this process's own affinity. What a kernel leaves out (an architecture without caches,
     a CPU that goes offline meanwhile) is not known, and no error.
     """
+    return _with_partitions(_topology(root), confinement.read_all(root))
+
+
+def _with_partitions(host: Host, found: Mapping[str, Cpus]) -> Host:
+    """`host` with those of the partitions `found` that have less than what is above them."""
+    for name in sorted(found):
+        if found[name] & host.online != host.within(name):
+            host = host.replace(partitions={**host.partitions, name: found[name]})
+    return host
+
+
+def _topology(root: str) -> Host:
+    """What changes only with a CPU, a node or a boot."""
     online = _optional_list(root, ONLINE)
     if not online:
         raise HostError(root + ONLINE, "is not there, or holds no CPU", "is this a Linux host's file tree?")
@@ -137,13 +168,15 @@ def read(root: str) -> Host:
     )
 
 
-def read_cached(root: str) -> Host:
-    """What `read` gives, from the cache where that is still right. A thousand CPUs have thousands of files.
+def read_cached(root: str, partition: str | None = None) -> Host:
+    """What `read` gives, from a cache where that is still right. A thousand CPUs have thousands of files.
 
-    Raises HostError as `read` does. A cache that cannot be read or written is made anew, now or by the next call.
+    A cgroup may have other CPUs at any time: that of guests in `partition` is read anew, and no other. Raises HostError
+    as `read` does. A cache that cannot be read or written is made anew, now or by the next call.
     """
     key = _key(root)
-    return _from_cache(root, key) or _to_cache(root, key, read(root))
+    host = _from_cache(root, key) or _to_cache(root, key, _topology(root))
+    return host.confined(partition, confinement.read(root, partition or confinement.DEFAULT))
 
 
 def _key(root: str) -> tuple[str | None, ...]:

@@ -67,7 +67,9 @@ def _vcpu(placement: Placement, situation: Situation) -> Choice:
     guest, vcpu = situation.guest, placement.number or 0
     if vcpu >= guest.vcpus:
         return Choice(None, f"the guest has {guest.vcpus} vCPUs, numbered from 0")
-    cpus = guest.vcpu_cpus(vcpu)
+    cpus, host = guest.vcpu_cpus(vcpu), situation.host
+    if cpus and host and not cpus.isdisjoint(host.within(guest.partition)):
+        cpus &= host.within(guest.partition)  # Where the vCPU runs: the kernel keeps it inside, too.
     return Choice(cpus, None if cpus else f"vCPU {vcpu} is not pinned")
 
 
@@ -80,6 +82,9 @@ def _pool(_placement: Placement, situation: Situation) -> Choice:
         near = pool & host.online if not home else pool & frozenset().union(*(host.nodes[node] for node in home))
         if not near:
             return Choice(None, f"the pool {cpuset.format(pool)} has no CPU on the guest's NUMA nodes")
+        near &= host.within(situation.guest.partition)
+        if not near:
+            return Choice(None, f"the pool {cpuset.format(pool)} has no CPU there that the guest's cgroup may have")
     left = near - situation.others.dedicated.keys()
     if left:
         return Choice(left)
@@ -124,6 +129,7 @@ def _free(placement: Placement, situation: Situation) -> tuple[Cpus, list[tuple[
     taken = others.dedicated.keys() | others.shared.keys()
     for obstacle, cpus in (
         ("offline", free - host.online if host else frozenset()),
+        ("outside the guest's cgroup", free & host.online - host.within(guest.partition) if host else frozenset()),
         ("reserved", situation.policy.reserved),
         ("on other NUMA nodes", _far(situation)),
         ("used by vCPUs", vcpu_cpus(guest) | others.vcpus.keys()),

@@ -24,6 +24,8 @@ WIDTH = 118
 REMARKS = ("recorded", "hostname", "kernel", "source")
 """Keys that say where the facts come from; no decision reads them."""
 FACTS = ("online", "isolated", "nohz_full", "nodes", "cores", "l3")
+LATER_FACTS = ("partitions",)
+"""Those that hosts recorded by earlier versions lack."""
 HELD = ("vcpus", "dedicated", "shared")
 """Keys of `held`: who had which CPUs for what."""
 
@@ -115,7 +117,7 @@ def parse(data: bytes, path: str) -> Snapshot:
         raise HostError(path, "is larger than 4 MiB", "a recorded host is some kilobytes: is this the right file?")
     form = Fields.load(data, path)
     _check_version(form)
-    form.only(("emupin_host", *REMARKS, *FACTS, "held"))
+    form.only(("emupin_host", *REMARKS, *FACTS, *LATER_FACTS, "held"))
     for key in FACTS:
         form.need(key, RECORD)
     remarks = {key: form.text(key) for key in REMARKS if key in form.values}
@@ -144,6 +146,7 @@ def _host(form: Fields) -> Host:
         _nodes(form.inner("nodes"), online),
         tuple(sorted((core for _, core in cores), key=min)),
         tuple(sorted((cpus for _, cpus in l3), key=min)),
+        _partitions(form.inner("partitions")) if "partitions" in form.values else {},
     )
 
 
@@ -154,6 +157,15 @@ def _nodes(form: Fields, online: frozenset[int]) -> dict[int, frozenset[int]]:
             form.refuse(key, "is not the number of a node", "nodes are numbered from 0")
     form.check_groups(lists, online)
     return {int(key): cpus for key, cpus in sorted(lists, key=lambda each: int(each[0]))}
+
+
+def _partitions(form: Fields) -> dict[str, frozenset[int]]:
+    for name in form.values:
+        if not name.startswith("/"):
+            form.refuse(name, "is not a partition", "libvirt names them as paths, as in /machine")
+        if not form.cpus(name):
+            form.refuse(name, "names no CPU", "leave it away, or name its CPUs")
+    return {name: form.cpus(name) for name in form.values}
 
 
 def _held(form: Fields) -> Others:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from emupin.base.frozen import Frozen
+from emupin.guest.threads import VHOST
 
 if TYPE_CHECKING:
     from emupin.guest.domain import Domain
@@ -17,6 +18,8 @@ NOT_RECORDED = (
     "libvirt has not recorded it yet: right after a start it needs a moment, later python3-libvirt may be missing"
 )
 FEWER_ABOVE = "a cgroup above the guest's has fewer CPUs"
+OUTSIDE = "it was moved out of the guest's cgroup"
+VHOST_OUTSIDE = f"{OUTSIDE}, or never put there: Linux before 5.16 keeps vhost workers in the root cgroup (cgroup v2)"
 OTHER_REASONS = "the policy, the host or another guest has changed"
 
 
@@ -29,6 +32,9 @@ class Views(Frozen):
     claimed: Cpus | None
     """What was decided last."""
     group: Cpus | None
+    """What was written to their cpuset cgroup; None where they have none."""
+    effective: Cpus | None
+    """What of it holds."""
     live: Cpus | None
     persistent: Cpus | None
     persistent_known: bool
@@ -50,10 +56,12 @@ def plan_change(live: Domain, persistent: Domain | None) -> str:
 
 
 def of_thread(thread: Thread, views: Views) -> str:
-    if views.group is None:
+    if views.group is None or views.effective is None:
         return _of_free_thread(thread, views)
-    if not thread.allowed <= views.group:
-        return "it is outside the guest's cgroup: Linux before 5.16 keeps vhost workers in the root cgroup (cgroup v2)"
+    if not thread.allowed <= views.effective:
+        return VHOST_OUTSIDE if thread.kind == VHOST else OUTSIDE
+    if thread.allowed == views.effective != views.group:
+        return FEWER_ABOVE
     if views.group == views.planned:
         return "set by hand (taskset): the cgroup is right"
     if thread.allowed == views.group:

@@ -149,6 +149,7 @@ def _subjects(live: Live, plan: Plan, planned: Cpus) -> Iterator[_Subject]:
             planned,
             claimed,
             group.cpus if group else None,
+            group.effective if group else None,
             live_pin,
             stored,
             known,

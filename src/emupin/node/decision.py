@@ -46,7 +46,7 @@ def decide(root: str, policy: Policy, data: bytes, source: str, problems: tuple[
     decisions: if one cannot be written, that is a warning.
     """
     guest = read(data, source, policy.sections())
-    host = read_cached(root)
+    host = read_cached(root, guest.partition)
     with Ledger(root, policy) as ledger:
         others = ledger.others(guest.uuid, cpus_that_matter(guest, policy, host))
         decided = plan(guest, policy, host, others)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from emupin.base import cpuset
 from emupin.base.text import printable
+from emupin.engine.confinement import DEFAULT
 from emupin.engine.explanation import COMPLAINT, NOT_TRIED, PASSED, TAKEN
 from emupin.engine.situation import pins
 from emupin.policy.values import ERROR
@@ -77,6 +78,9 @@ def _guest(told: Explanation, source: str) -> Iterator[Line]:
         yield "UUID", guest.uuid, ""
     yield "from", source, ""
     yield "vCPUs", "; ".join(_vcpus(told)) or "none", ""
+    if told.host is not None and told.host.within(guest.partition) != told.host.online:
+        within = cpuset.format(told.host.within(guest.partition))
+        yield "cgroup", f"in {guest.partition or DEFAULT}, which may have CPUs {within or 'none'}", ""
 
 
 def _vcpus(told: Explanation) -> Iterator[str]:

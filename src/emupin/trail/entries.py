@@ -101,6 +101,8 @@ def facts(guest: Domain, host: Host, others: Others, problems: int = 0) -> dict[
         "flavor": guest.flavor,
         "project": guest.project,
         "online": cpuset.format(host.online),
+        "partition": guest.partition,
+        "within": cpuset.format(host.within(guest.partition)),
         "others": {
             "vcpus": _by_guest(others.vcpus),
             "dedicated": _by_guest(others.dedicated),

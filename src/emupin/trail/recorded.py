@@ -46,6 +46,7 @@ def guest(entry: Mapping[str, Any]) -> Domain:
         flavor=_text(form, "flavor"),
         project=_text(form, "project"),
         layout=NOWHERE,
+        partition=_text(form, "partition") if "partition" in form.values else None,
     )
 
 
