@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import year
 from command import emupin
+from hosts import PROJECT, domain_xml
 from hosts import Host as HookHost
-from hosts import domain_xml
 
 from emupin.base import cpuset
 from emupin.base.jsonline import encode
@@ -295,3 +295,20 @@ def test_no_trail_is_an_error(tmp_path: Path) -> None:
     assert done.returncode == 2
     assert b"there is no audit trail" in done.stderr
     assert emupin(tmp_path, "audit", "replay", tmp_path).returncode == 2
+
+
+# -- trails of earlier versions ----------------------------------------------------------------------------------------
+
+OLDER = PROJECT / "fixtures" / "trail"
+"""By version: a trail as that version wrote it, with what it refers to."""
+
+
+@pytest.mark.parametrize("version", ["0.1.0"])
+def test_a_trail_of_an_earlier_version_is_whole_and_can_be_decided_again(version: str, tmp_path: Path) -> None:
+    (trail,) = find_trails([str(OLDER / version)], "")
+    assert trail.verdict.findings == ()
+    found = Counter(replay(entry, trail.archive()).status for _, entry in trail.entries(refuse) if entry)
+    assert found[NOT_REPLAYABLE] == 0
+    assert found[SAME] > 30
+    done = emupin(tmp_path, "audit", "list", OLDER / version / "audit.jsonl")
+    assert (done.returncode, done.stdout.count(b"\n"), done.stderr) == (0, 40, b"")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from emupin import __version__
 from emupin.base import cpuset
 from emupin.base.errors import EmupinError
 from emupin.engine.plan import plan
@@ -25,6 +26,10 @@ if TYPE_CHECKING:
 
 SAME, DIFFERENT, NOT_REPLAYABLE, NO_DECISION = "same", "different", "not replayable", "no decision"
 """What can come of an entry. Without a decision are records, gaps, and failures ahead of any decision."""
+
+
+WORDING = ("reason", "warnings")
+"""What is decided in words: another version's may be other words for the same."""
 
 
 @dataclass(frozen=True)
@@ -71,7 +76,8 @@ def replay(entry: Mapping[str, Any], archive: Archive, decide: Decide = plan) ->
         return Replayed(NOT_REPLAYABLE, why=str(error))
     made = decide(situation.guest, situation.policy, situation.host, situation.others)
     now = decided(situation.guest, made)
-    differences = [Difference(key, before[key], now[key]) for key in now if before[key] != now[key]]
+    compared = [key for key in now if key not in WORDING or entry["emupin"] == __version__]
+    differences = [Difference(key, before[key], now[key]) for key in compared if before[key] != now[key]]
     differences += [Difference(*each) for each in follows(entry, now["after"])]
     return Replayed(DIFFERENT if differences else SAME, tuple(differences), situation=situation)
 
