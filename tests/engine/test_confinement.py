@@ -14,6 +14,7 @@ from emupin.base import cpuset
 from emupin.base.errors import HostError
 from emupin.engine import confinement, host, snapshot
 from emupin.engine.host import Host
+from emupin.engine.hostcache import read_cached
 from emupin.engine.plan import NOBODY, plan
 
 V1, V2 = "sys/fs/cgroup/cpuset", "sys/fs/cgroup"
@@ -140,11 +141,11 @@ def test_a_slice_of_any_name_stands_for_its_partition(part: str) -> None:
 
 def test_the_cache_never_has_what_a_cgroup_may_have(cgroups: Cgroups) -> None:
     root = str(cgroups.root)
-    assert host.read_cached(root).partitions == {}
+    assert read_cached(root).partitions == {}
     cgroups.put("machine", "0-3")
-    assert host.read_cached(root).partitions == {"/machine": cpus("0-3")}
+    assert read_cached(root).partitions == {"/machine": cpus("0-3")}
     cgroups.put("machine", "0-7")
-    assert host.read_cached(root).partitions == {}
+    assert read_cached(root).partitions == {}
 
 
 # -- what comes of it -------------------------------------------------------------------------------------------------

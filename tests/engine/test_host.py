@@ -15,8 +15,9 @@ from hypothesis import strategies as st
 from emupin import cli
 from emupin.base import cpuset
 from emupin.base.errors import HostError
-from emupin.engine import host, snapshot
+from emupin.engine import host, hostcache, snapshot
 from emupin.engine.host import Host
+from emupin.engine.hostcache import read_cached
 from emupin.engine.situation import Others
 
 RECORDED = sorted(path.stem for path in trees.FIXTURES.glob("*.json"))
@@ -59,8 +60,8 @@ def test_any_topology_survives_tree_cache_and_snapshot(tmp_path: Path, topology:
     shutil.rmtree(tmp_path / "host", ignore_errors=True)
     root = str(trees.build(tmp_path / "host", topology))
     assert host.read(root) == topology
-    assert host.read_cached(root) == topology
-    assert host.read_cached(root) == topology
+    assert read_cached(root) == topology
+    assert read_cached(root) == topology
     assert Host.from_plain(topology.to_plain()) == topology
     assert snapshot.parse(snapshot.render(snapshot.take(root)).encode(), "file").host == topology
     assert snapshot.parse(host.canonical(topology), "file").host == topology
@@ -185,14 +186,14 @@ def cached(root: str) -> bool:
     """Whether the next call takes the topology from the cache: a sibling list that changed goes unseen."""
     path = Path(root, trees.CPU, "cpu0/topology/thread_siblings_list")
     path.write_text("0\n")
-    found = host.read_cached(root)
+    found = read_cached(root)
     path.write_text("0-1\n")
     return found == SMALL
 
 
 def test_the_topology_is_read_once(tmp_path: Path) -> None:
     root = small(tmp_path)
-    host.read_cached(root)
+    read_cached(root)
     assert cached(root)
     assert (tmp_path / "run/emupin/topology").stat().st_mode & 0o777 == 0o600
 
@@ -208,40 +209,40 @@ def test_the_topology_is_read_once(tmp_path: Path) -> None:
 )
 def test_what_changes_counts_at_once(tmp_path: Path, path: str) -> None:
     root = small(tmp_path)
-    host.read_cached(root)
+    read_cached(root)
     trees.write(tmp_path, path, "3\n")
     assert not cached(root)
-    assert host.read_cached(root).online == SMALL.online
+    assert read_cached(root).online == SMALL.online
 
 
 def test_a_cpu_that_comes_online_counts_at_once(tmp_path: Path) -> None:
     root = small(tmp_path)
-    host.read_cached(root)
+    read_cached(root)
     trees.write(tmp_path, f"{trees.CPU}/online", "0-4\n")
-    assert host.read_cached(root).online == cpus("0-4")
+    assert read_cached(root).online == cpus("0-4")
 
 
 @pytest.mark.parametrize("keep", [0, 1, 64, 65, 80, -1])
 def test_a_torn_cache_is_read_anew(tmp_path: Path, keep: int) -> None:
     root = small(tmp_path)
-    host.read_cached(root)
+    read_cached(root)
     cache = tmp_path / "run/emupin/topology"
     cache.write_bytes(cache.read_bytes()[:keep])
-    assert host.read_cached(root) == SMALL
+    assert read_cached(root) == SMALL
     assert cached(root)
 
 
 def test_a_cache_of_another_version_is_read_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     root = small(tmp_path)
-    monkeypatch.setattr(host, "FORMAT", ("another", 0))
-    host.read_cached(root)
+    monkeypatch.setattr(hostcache, "FORMAT", ("another", 0))
+    read_cached(root)
     monkeypatch.undo()
     assert not cached(root)
 
 
 def test_a_cache_that_others_can_write_is_not_used(tmp_path: Path) -> None:
     root = small(tmp_path)
-    host.read_cached(root)
+    read_cached(root)
     (tmp_path / "run/emupin/topology").chmod(0o666)
     assert not cached(root)
 
@@ -249,7 +250,7 @@ def test_a_cache_that_others_can_write_is_not_used(tmp_path: Path) -> None:
 def test_a_cache_that_cannot_be_written_is_no_error(tmp_path: Path) -> None:
     root = small(tmp_path)
     (tmp_path / "run").write_text("not a folder")
-    assert host.read_cached(root) == SMALL
+    assert read_cached(root) == SMALL
 
 
 # -- the file ---------------------------------------------------------------------------------------------------------

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
+from hosts import Host as HookHost
 from hosts import domain_xml
 
 from emupin.engine.host import Host
 from emupin.engine.plan import Plan, plan
 from emupin.grammar.policyfile import compile_policy
-from emupin.guest import domainxml
+from emupin.guest import domainxml, statusxml
 
 HOST = Host(online=frozenset(range(16)))
 
@@ -99,3 +102,20 @@ def test_a_guest_of_one_vcpu_shares_its_cpu() -> None:
 def test_numad_decides_where_an_automatic_guest_runs() -> None:
     automatic = domain_xml().replace("placement='static'", "placement='auto' cpuset='2-9'").replace("vcpupin", "other")
     assert decide("vcpu:0", automatic).attempts[0].problem == "vCPU 0 is not pinned"
+
+
+def test_what_numad_chose_for_a_running_guest_is_where_its_vcpus_are() -> None:
+    automatic = domain_xml().replace("placement='static'", "placement='auto'").replace("vcpupin", "other")
+    status = f"<domstatus state='running' pid='1'><numad nodeset='0' cpuset='2-9'/>{automatic}</domstatus>"
+    assert statusxml.read(status.encode(), "status").domain.floating == frozenset(range(2, 10))
+    assert statusxml.read(status.replace("'auto'", "'static'").encode(), "status").domain.floating is None
+
+
+def test_the_hook_takes_over_what_numad_chose(tmp_path: Path) -> None:
+    automatic = domain_xml().replace("placement='static'", "placement='auto'").replace("vcpupin", "other")
+    node = HookHost(tmp_path)
+    node.set_policy("version: 1\nrules:\n  - {name: nfv, placement: 'cpus:9', checks: {vcpu_overlap: error}}\n")
+    node.write("run/libvirt/qemu/nfv-1.xml", f"<domstatus pid='0'><numad cpuset='2-8'/>{automatic}</domstatus>")
+    node.call("started", automatic)
+    (entry,) = node.audit()
+    assert entry["facts"]["numad"] == "2-8"  # type: ignore[index]

@@ -3,18 +3,13 @@
 from __future__ import annotations
 
 import errno
-import marshal
 import os
-import sys
 
-from emupin import __version__
 from emupin.base import cpuset
-from emupin.base.digest import hex_digest
-from emupin.base.errors import HostError, PolicyError
-from emupin.base.files import RUN, make_private_folder, read_trusted, replace_file
+from emupin.base.errors import HostError
 from emupin.base.frozen import Frozen
 from emupin.base.jsonline import encode
-from emupin.engine import confinement
+from emupin.engine import confinement, libvirtversion
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -30,17 +25,12 @@ ONLINE = f"{CPU}/online"
 ISOLATED_AT_BOOT = f"{CPU}/isolated"
 ISOLATED_SINCE = "/sys/fs/cgroup/cpuset.cpus.isolated"
 """CPUs of isolated partitions (cgroup v2, Linux 6.12)."""
+POSSIBLE = f"{CPU}/possible"
 NOHZ_FULL = f"{CPU}/nohz_full"
 SMT = f"{CPU}/smt/active"
 """`0` where no core has a second CPU online: a file that spares reading one for every CPU."""
 NODE = "/sys/devices/system/node"
 NODES = f"{NODE}/online"
-BOOT = "/proc/sys/kernel/random/boot_id"
-
-KEY = (ONLINE, ISOLATED_AT_BOOT, ISOLATED_SINCE, NOHZ_FULL, NODES, BOOT)
-"""The files that say whether a cached topology still holds: the rest changes only with a CPU, a node or a boot."""
-
-CACHE = f"{RUN}/topology"
 
 VERSION = 1
 """Of the form of a recorded host."""
@@ -71,6 +61,12 @@ class Host(Frozen):
     partitions: Mapping[str, Cpus] = {}
     """What the cgroups of guests may have, by libvirt's name of their partition: those that have less than is online,
     or less than the partition above them."""
+    possible: Cpus = frozenset()
+    """The CPUs that the kernel has room for, online or not; none where that is not known."""
+    cgroup: str = ""
+    """Of the cgroups with the cpuset controller: v1 or v2; empty where there are none, or it is not known."""
+    libvirt: str = ""
+    """Its version and that of its package, `9.0.0 10.1.el9_2`; empty where it is not known."""
 
     def node_of(self, cpu: int) -> int | None:
         """The node of `cpu`; None where it is not known."""
@@ -99,7 +95,7 @@ class Host(Frozen):
 
     def to_plain(self) -> tuple[Any, ...]:
         """Tuples, sets, dicts and numbers only, which `marshal` keeps as they are."""
-        return self.online, self.isolated, self.nohz_full, dict(self.nodes), self.cores, self.l3, dict(self.partitions)
+        return tuple(dict(value) if isinstance(value, dict) else value for value in self.__dict__.values())
 
     @classmethod
     def from_plain(cls, plain: tuple[Any, ...]) -> Host:
@@ -107,13 +103,14 @@ class Host(Frozen):
         return cls(*plain)
 
 
-FORMAT = (__version__, sys.hexversion, Host._fields)
-"""What a cached topology must have been written by: marshal's format follows the interpreter."""
-
-
 def to_json(host: Host) -> dict[str, Json]:
-    """The form of a recorded host: CPU lists as text, keys in one order; no `partitions` where nothing is confined."""
-    partitions: Json = {name: cpuset.format(cpus) for name, cpus in sorted(host.partitions.items())}
+    """The form of a recorded host: CPU lists as text, keys in one order; of the later ones only those that say more."""
+    later: dict[str, Json] = {
+        "partitions": {name: cpuset.format(cpus) for name, cpus in sorted(host.partitions.items())},
+        "possible": cpuset.format(host.possible),
+        "cgroup": host.cgroup,
+        "libvirt": host.libvirt,
+    }
     return {
         "emupin_host": VERSION,
         "online": cpuset.format(host.online),
@@ -122,7 +119,7 @@ def to_json(host: Host) -> dict[str, Json]:
         "nodes": {str(node): cpuset.format(cpus) for node, cpus in sorted(host.nodes.items())},
         "cores": [cpuset.format(core) for core in host.cores],
         "l3": [cpuset.format(cpus) for cpus in host.l3],
-        **({"partitions": partitions} if partitions else {}),
+        **{key: value for key, value in later.items() if value},
     }
 
 
@@ -141,7 +138,7 @@ def read(root: str) -> Host:
     lists absent CPUs too, nor this process's own affinity. What a kernel leaves out (an architecture without caches,
     a CPU that goes offline meanwhile) is not known, and no error.
     """
-    return _with_partitions(_topology(root), confinement.read_all(root))
+    return _with_partitions(topology(root), confinement.read_all(root))
 
 
 def _with_partitions(host: Host, found: Mapping[str, Cpus]) -> Host:
@@ -152,78 +149,41 @@ def _with_partitions(host: Host, found: Mapping[str, Cpus]) -> Host:
     return host
 
 
-def _topology(root: str) -> Host:
-    """What changes only with a CPU, a node or a boot."""
-    online = _optional_list(root, ONLINE)
+def topology(root: str) -> Host:
+    """All of a host but its partitions: what changes only with a CPU, a node, a boot or another libvirt.
+
+    Raises HostError as `read` does.
+    """
+    online = cpus_in(root, ONLINE)
     if not online:
         raise HostError(root + ONLINE, "is not there, or holds no CPU", "is this a Linux host's file tree?")
     nodes = _nodes(root, online)
     return Host(
         online,
-        _optional_list(root, ISOLATED_AT_BOOT) | _optional_list(root, ISOLATED_SINCE),
-        _optional_list(root, NOHZ_FULL),
+        cpus_in(root, ISOLATED_AT_BOOT) | cpus_in(root, ISOLATED_SINCE),
+        cpus_in(root, NOHZ_FULL),
         nodes,
         _cores(root, online),
         _caches(root, nodes),
+        possible=cpus_in(root, POSSIBLE),
+        cgroup=confinement.version(root) or "",
+        libvirt=libvirtversion.read(root),
     )
-
-
-def read_cached(root: str, partition: str | None = None) -> Host:
-    """What `read` gives, from a cache where that is still right. A thousand CPUs have thousands of files.
-
-    A cgroup may have other CPUs at any time: that of guests in `partition` is read anew, and no other. Raises HostError
-    as `read` does. A cache that cannot be read or written is made anew, now or by the next call.
-    """
-    key = _key(root)
-    host = _from_cache(root, key) or _to_cache(root, key, _topology(root))
-    return host.confined(partition, confinement.read(root, partition or confinement.DEFAULT))
-
-
-def _key(root: str) -> tuple[str | None, ...]:
-    return tuple(_text(root, path) for path in KEY)
-
-
-def _from_cache(root: str, key: tuple[str | None, ...]) -> Host | None:
-    """The cached host; None where there is none for `key`, or it is torn, another version's or not to be trusted."""
-    try:
-        data = read_trusted(root + CACHE)
-    except (OSError, PolicyError):
-        return None
-    digest, _, payload = data.partition(b"\n")
-    if digest != hex_digest(payload).encode():
-        return None
-    try:
-        written_by, written_for, plain = marshal.loads(payload)
-    except (EOFError, ValueError, TypeError):  # Written whole, by an interpreter with another format.
-        return None
-    return Host.from_plain(plain) if (written_by, written_for) == (FORMAT, key) else None
-
-
-def _to_cache(root: str, key: tuple[str | None, ...], host: Host) -> Host:
-    if key != _key(root):
-        return host  # It changed while it was read, and may change back.
-    payload = marshal.dumps((FORMAT, key, host.to_plain()))
-    try:
-        make_private_folder(root + RUN)
-        replace_file(root + CACHE, hex_digest(payload).encode() + b"\n" + payload, durable=False)
-    except OSError:
-        pass  # Only time is lost, and whoever else writes there reports it.
-    return host
 
 
 def _nodes(root: str, online: Cpus) -> dict[int, Cpus]:
     """The online CPUs of each node that has some. A kernel without NUMA has one node, as libvirt sees it."""
-    text = _text(root, NODES)
+    text = text_of(root, NODES)
     if text is None:
         return {0: online}
-    lists = {node: _optional_list(root, f"{NODE}/node{node}/cpulist") for node in sorted(_parse(root, NODES, text))}
+    lists = {node: cpus_in(root, f"{NODE}/node{node}/cpulist") for node in sorted(_parse(root, NODES, text))}
     return {node: cpus & online for node, cpus in lists.items() if cpus & online}
 
 
 def _cores(root: str, online: Cpus) -> tuple[Cpus, ...]:
-    if (_text(root, SMT) or "").strip() == "0":
+    if (text_of(root, SMT) or "").strip() == "0":
         return tuple(frozenset((cpu,)) for cpu in sorted(online))
-    return _groups(online, lambda cpu: _optional_list(root, f"{CPU}/cpu{cpu}/topology/thread_siblings_list"))
+    return _groups(online, lambda cpu: cpus_in(root, f"{CPU}/cpu{cpu}/topology/thread_siblings_list"))
 
 
 def _caches(root: str, nodes: Mapping[int, Cpus]) -> tuple[Cpus, ...]:
@@ -250,12 +210,12 @@ def _l3_of(root: str, cpu: int) -> Cpus:
     """The CPUs that share the level 3 cache of `cpu`; none where it has no such cache."""
     for index in LEVELS:
         folder = f"{CPU}/cpu{cpu}/cache/index{index}"
-        if (_text(root, f"{folder}/level") or "").strip() == "3":
-            return _optional_list(root, f"{folder}/shared_cpu_list")
+        if (text_of(root, f"{folder}/level") or "").strip() == "3":
+            return cpus_in(root, f"{folder}/shared_cpu_list")
     return frozenset()
 
 
-def _text(root: str, path: str) -> str | None:
+def text_of(root: str, path: str) -> str | None:
     """A kernel file as text; None where it is not there. Raises HostError."""
     try:
         return os.fsdecode(_read(root + path))
@@ -277,8 +237,9 @@ def _read(path: str) -> bytes:
         os.close(descriptor)
 
 
-def _optional_list(root: str, path: str) -> Cpus:
-    text = _text(root, path)
+def cpus_in(root: str, path: str) -> Cpus:
+    """The CPU list that a kernel file holds; none where it is not there. Raises HostError."""
+    text = text_of(root, path)
     return frozenset() if text is None else _parse(root, path, text)
 
 

@@ -24,7 +24,7 @@ WIDTH = 118
 REMARKS = ("recorded", "hostname", "kernel", "source")
 """Keys that say where the facts come from; no decision reads them."""
 FACTS = ("online", "isolated", "nohz_full", "nodes", "cores", "l3")
-LATER_FACTS = ("partitions",)
+LATER_FACTS = ("partitions", "possible", "cgroup", "libvirt")
 """Those that hosts recorded by earlier versions lack."""
 HELD = ("vcpus", "dedicated", "shared")
 """Keys of `held`: who had which CPUs for what."""
@@ -147,6 +147,9 @@ def _host(form: Fields) -> Host:
         tuple(sorted((core for _, core in cores), key=min)),
         tuple(sorted((cpus for _, cpus in l3), key=min)),
         _partitions(form.inner("partitions")) if "partitions" in form.values else {},
+        form.cpus("possible") if "possible" in form.values else frozenset(),
+        form.text("cgroup") if "cgroup" in form.values else "",
+        form.text("libvirt") if "libvirt" in form.values else "",
     )
 
 

@@ -121,11 +121,14 @@ class Domain(Frozen):
     partition: str | None = None
     """`<resource><partition>`: the cgroup that the guest's is made in."""
     memory: Memory = Memory()
+    numad: Cpus | None = None
+    """What numad chose for a running guest that is `automatic`; a domain XML does not say, libvirt's status file does.
+    """
 
     @property
     def floating(self) -> Cpus | None:
-        """The CPUs of vCPUs without a pin of their own; None where nothing restricts them, or numad does."""
-        return None if self.automatic else self.cpuset
+        """The CPUs of vCPUs without a pin of their own; None where nothing restricts them, or numad will."""
+        return self.numad if self.automatic else self.cpuset
 
     def vcpu_cpus(self, vcpu: int) -> Cpus | None:
         """The CPUs that `vcpu` may run on; None as `floating` is."""

@@ -5,11 +5,15 @@ The hook and `emupin apply` decide here; what they do with the decision differs.
 
 from __future__ import annotations
 
+import os
+
 from emupin.base.digest import hex_digest
 from emupin.base.errors import HostError
+from emupin.base.files import LIBVIRT_RUN, read_bytes
 from emupin.base.frozen import Frozen
 from emupin.base.kept import TOPOLOGIES_KEPT, keep
-from emupin.engine.host import canonical, read_cached
+from emupin.engine.host import canonical
+from emupin.engine.hostcache import read_cached
 from emupin.engine.plan import plan
 from emupin.engine.situation import cpus_that_matter, vcpu_cpus
 from emupin.guest.domainxml import read
@@ -45,7 +49,7 @@ def decide(root: str, policy: Policy, data: bytes, source: str, problems: tuple[
     Raises DomainError, HostError: where a dedicated CPU cannot be claimed, too. Other claims only guide the next
     decisions: if one cannot be written, that is a warning.
     """
-    guest = read(data, source, policy.sections())
+    guest = _as_it_runs(root, read(data, source, policy.sections()))
     host = read_cached(root, guest.partition)
     with Ledger(root, policy) as ledger:
         others = ledger.others(guest.uuid, cpus_that_matter(guest, policy, host))
@@ -53,6 +57,25 @@ def decide(root: str, policy: Policy, data: bytes, source: str, problems: tuple[
         problems += _claim(ledger, guest, decided)
     topology, unkept = _keep_topology(root, host)
     return Decision(data, guest, host, topology, others, policy, decided, problems + unkept + decided.warnings)
+
+
+def _as_it_runs(root: str, guest: Domain) -> Domain:
+    """`guest` with what numad chose for it, which only libvirt's status file of a running guest says.
+
+    Raises HostError, DomainError.
+    """
+    path = f"{root}{LIBVIRT_RUN}/{guest.name}.xml"
+    if not guest.automatic or not os.path.exists(path):
+        return guest
+    from emupin.guest import statusxml
+
+    try:
+        running = statusxml.read(read_bytes(path), path, frozenset()).domain
+    except FileNotFoundError:  # It has ended meanwhile.
+        return guest
+    except OSError as error:
+        raise HostError(path, f"cannot be read: {error.strerror}", "numad's choice is not known") from None
+    return guest.replace(numad=running.numad) if running.uuid == guest.uuid else guest
 
 
 def _claim(ledger: Ledger, guest: Domain, decided: Plan) -> tuple[str, ...]:

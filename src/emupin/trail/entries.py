@@ -102,6 +102,7 @@ def facts(guest: Domain, host: Host, others: Others, problems: int = 0) -> dict[
         "project": guest.project,
         "online": cpuset.format(host.online),
         "partition": guest.partition,
+        "numad": _text(guest.numad),
         "within": cpuset.format(host.within(guest.partition)),
         "others": {
             "vcpus": _by_guest(others.vcpus),

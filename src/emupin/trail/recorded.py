@@ -47,6 +47,7 @@ def guest(entry: Mapping[str, Any]) -> Domain:
         project=_text(form, "project"),
         layout=NOWHERE,
         partition=_text(form, "partition") if "partition" in form.values else None,
+        numad=_optional_cpus(form, "numad") if "numad" in form.values else None,
     )
 
 
