@@ -35,7 +35,7 @@ def parser(named: str = "") -> argparse.ArgumentParser:
         allow_abbrev=False,
     )
     top.add_argument("--version", action=_Version, nargs=0, help="print the version, and which build of it this is")
-    commands = top.add_subparsers(metavar="COMMAND", required=True)
+    commands = options.add_choices(top, "COMMAND")
     for command in (named,) if named in COMMANDS else COMMANDS:
         import_module(f"emupin.commands.{command}").add_parser(commands)
     return top

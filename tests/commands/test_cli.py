@@ -53,6 +53,18 @@ def test_usage_errors_have_status_2(root: Path, args: tuple[str, ...]) -> None:
     assert done.stderr.startswith(b"usage:")
 
 
+@pytest.mark.parametrize(
+    ("args", "word"),
+    [((), "rewrite "), (("audit",), "verify "), (("policy",), "check ")],
+    ids=["top", "audit", "policy"],
+)
+def test_without_a_command_all_of_them_are_shown(root: Path, args: tuple[str, ...], word: str) -> None:
+    done = emupin(root, *args)
+    assert (done.returncode, done.stdout) == (2, b"")
+    assert word in done.stderr.decode()
+    assert "required" not in done.stderr.decode()
+
+
 def test_error_is_one_line(root: Path) -> None:
     done = emupin(root, "rewrite", "--policy", root / "nowhere.yaml", data=guest())
     assert (done.returncode, done.stdout, done.stderr.count(b"\n")) == (2, b"", 1)

@@ -32,7 +32,7 @@ WIDE = 200
 
 def add_parser(subparsers: Subparsers) -> None:
     parser = subparsers.add_parser("audit", help="read the audit trail, prove it untouched")
-    actions = parser.add_subparsers(metavar="ACTION", required=True)
+    actions = options.add_choices(parser, "ACTION")
     _add_list(actions)
     _add_show(actions)
     audit_verify.add_parsers(actions)

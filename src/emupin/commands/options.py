@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 
 from emupin.base.errors import PolicyError
 from emupin.base.files import POLICIES, policy_path, read_bytes, root_from_environment
@@ -20,6 +21,17 @@ class Help(argparse.RawDescriptionHelpFormatter):
 
     def __init__(self, prog: str) -> None:
         super().__init__(prog, width=terminal.width() - 2)
+
+
+def add_choices(parser: argparse.ArgumentParser, metavar: str) -> argparse._SubParsersAction[argparse.ArgumentParser]:
+    """Subcommands, one of which must be given: without one the whole help goes to stderr, with status 2."""
+
+    def show_help(_args: argparse.Namespace) -> int:
+        parser.print_help(sys.stderr)
+        return 2
+
+    parser.set_defaults(run=show_help)
+    return parser.add_subparsers(metavar=metavar)
 
 
 def add_policy(parser: argparse.ArgumentParser) -> None:

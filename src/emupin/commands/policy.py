@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from emupin.base import streams
 from emupin.base.errors import PolicyError
 from emupin.base.files import POLICIES, policy_path, root_from_environment
-from emupin.commands import policytest
+from emupin.commands import options, policytest
 from emupin.grammar.policyfile import compile_policy, problems
 from emupin.grammar.policytext import render, render_json
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 def add_parser(subparsers: Subparsers) -> None:
     parser = subparsers.add_parser("policy", help="check the policy file, print what it means, or try it on guests")
-    actions = parser.add_subparsers(metavar="ACTION", required=True)
+    actions = options.add_choices(parser, "ACTION")
     checker = actions.add_parser("check", help="validate: status 0, 1 if it is not valid, 2 if it cannot be read")
     checker.set_defaults(run=check)
     shower = actions.add_parser("show", help="print the effective policy, with every default spelled out")
