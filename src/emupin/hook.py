@@ -134,7 +134,7 @@ def _rewrite(call: Call, decision: Decision) -> bytes:
     """The rewritten XML; nothing where the pin is right already."""
     from emupin.guest import splice
 
-    cpus = decision.plan.cpus
+    cpus = decision.plan.pin
     changes = [] if cpus is None else splice.edits(decision.data, decision.guest, cpus, decision.plan.iothreads)
     _audit(call, decision, "rewritten" if changes else "unchanged", changes)
     if not changes:
@@ -161,7 +161,8 @@ def _enforce(call: Call, decision: Decision) -> bytes:
     _audit(call, decision, "enforced" if changes else "unchanged")
     if changes:
         log(call.root, f"{call.name}: {call.operation}: emulator threads put on {cpuset.format(cpus)}")
-    order.start(order.order_for(decision.plan, cpus, status, decision.policy.digest))
+    if decision.plan.pin is not None:
+        order.start(order.order_for(decision.plan, cpus, status, decision.policy.digest))
     return b""
 
 

@@ -83,6 +83,11 @@ def test_a_rule_without_a_plan_is_not_in_line() -> None:
     assert (found.in_line, found.drifts, found.problem) == (False, (), "nothing passes")
 
 
+def test_a_pin_that_is_for_the_live_threads_only_is_missed_in_no_definition() -> None:
+    assert causes(live(guest("2-5"), guest("2-5"))).keys() == {"live XML", "persistent XML"}
+    assert assess(live(guest("2-5"), guest("2-5")), PLAN.replace(unstartable="libvirt cannot")).in_line
+
+
 def test_a_thread_set_by_hand() -> None:
     found = with_thread(live(group=cpus(2, 3)), thread(RCU, EMULATOR, 3))
     plan = PLAN.replace(cpus=cpus(2, 3))

@@ -172,6 +172,7 @@ def result_json(guest: Domain, decided: Plan) -> dict[str, Any]:
         "dedicated": decided.dedicated,
         "iothreads": decided.iothreads,
         "persist": decided.persist,
+        "unstartable": decided.unstartable,
         "failed": decided.failed,
         "on_failure": decided.on_failure,
         "reason": decided.reason,

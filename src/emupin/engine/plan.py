@@ -6,10 +6,12 @@ audit all call it and differ only in what they do with the Plan.
 
 from __future__ import annotations
 
+from emupin.base import cpuset
 from emupin.base.frozen import Frozen
 from emupin.engine.checks import CHECKS
 from emupin.engine.placements import choose, expand
 from emupin.engine.situation import Others, Situation, vcpu_cpus
+from emupin.engine.startable import risk
 from emupin.policy.match import find_rule
 from emupin.policy.values import DEDICATED, ERROR, KEEP, OFF, WARN
 
@@ -19,7 +21,7 @@ if TYPE_CHECKING:
 
     from emupin.engine.host import Host
     from emupin.guest.domain import Domain
-    from emupin.policy.values import Placement, Policy, Rule
+    from emupin.policy.values import Placement, Policy
 
     Cpus = frozenset[int]
 
@@ -57,6 +59,13 @@ class Plan(Frozen):
     persist: bool = False
     iothreads: bool = False
     """The iothreads go with the emulator threads."""
+    unstartable: str | None = None
+    """Why libvirt could not start the guest with this pin; None where it can."""
+
+    @property
+    def pin(self) -> Cpus | None:
+        """What a domain XML may say: `cpus`, but for a pin that would keep the guest from its next start."""
+        return None if self.unstartable else self.cpus
 
 
 def plan(guest: Domain, policy: Policy, host: Host | None, others: Others = NOBODY) -> Plan:
@@ -70,7 +79,7 @@ def plan(guest: Domain, policy: Policy, host: Host | None, others: Others = NOBO
     for placement in expand(rule, policy):
         attempts.append(_try(placement, situation))
         if attempts[-1].problem is None:
-            return _taken(rule, attempts, warnings)
+            return _taken(situation, attempts, warnings)
     skipped = "; ".join(f"{attempt.placement.text}: {attempt.problem}" for attempt in attempts)
     return Plan(
         None,
@@ -93,9 +102,13 @@ def _arrivals(guest: Domain, others: Others) -> tuple[str, ...]:
     )
 
 
-def _taken(rule: Rule, attempts: list[Attempt], warnings: tuple[str, ...]) -> Plan:
+def _taken(situation: Situation, attempts: list[Attempt], warnings: tuple[str, ...]) -> Plan:
+    rule = situation.rule
     *skipped, taken = attempts
     reason = f"rule {rule.name!r} says {taken.placement.text}"
+    unstartable = risk(taken.cpus, situation.guest, situation.host) if taken.cpus else None
+    if unstartable:
+        warnings += (f"the live threads only are put on {cpuset.format(taken.cpus or ())}: {unstartable}",)
     if skipped:
         reason += " after " + "; ".join(
             f"{attempt.placement.text} was skipped: {attempt.problem}" for attempt in skipped
@@ -112,6 +125,7 @@ def _taken(rule: Rule, attempts: list[Attempt], warnings: tuple[str, ...]) -> Pl
         rule.on_failure,
         rule.persist,
         rule.iothreads == "follow",
+        unstartable,
     )
 
 

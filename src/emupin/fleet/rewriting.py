@@ -85,11 +85,11 @@ class Rewriter:
             raise HostError(source, decision.reason, foreign or "change the policy, or the guest's pins")
         remarks = (*decision.warnings, foreign) if foreign else decision.warnings
         batch.remarks += [f"{source}: {remark}" for remark in remarks]
-        if decision.cpus is None:
+        if decision.pin is None:
             return data
-        result = splice.rewrite(data, guest, decision.cpus, decision.iothreads)
+        result = splice.rewrite(data, guest, decision.pin, decision.iothreads)
         if self.wishes.validate and result != data:
             from emupin.fleet.witness import prove
 
-            batch.remarks += prove(data, result, decision.cpus, source, follow=decision.iothreads)
+            batch.remarks += prove(data, result, decision.pin, source, follow=decision.iothreads)
         return result

@@ -84,6 +84,21 @@ class Memory(Frozen):
     memnodes: Mapping[int, Nodes] = {}
     """Nodes by cell."""
 
+    @property
+    def preallocated(self) -> tuple[Nodes, ...]:
+        """The nodes of each part of the memory that is bound to some and allocated before the guest starts.
+
+        As qemuBuildMemoryBackendProps has it: a guest without cells has one part; nothing is bound by `restrictive`.
+        """
+        if self.mode == "restrictive":
+            return ()
+        parts: list[tuple[int | None, Nodes | None]] = [(cell, self.memnodes.get(cell)) for cell in self.cells]
+        parts = [(cell, nodes or self.nodes) for cell, nodes in parts or [(None, None)]]
+        return tuple(nodes for cell, nodes in parts if nodes and (self.immediate or self._has_hugepages(cell)))
+
+    def _has_hugepages(self, cell: int | None) -> bool:
+        return any(cells is None or cell in cells for cells in self.hugepages)
+
 
 class Domain(Frozen):
     """What a domain XML says about CPUs, and what a policy's `match` looks at."""

@@ -63,7 +63,7 @@ def look(context: Context, name: str, facts: Facts) -> Look:
     if not is_running(context.root, name):
         return _look_shut_off(context, name, facts)
     found = observe.observe(context.root, name, context.policy, facts).assessment
-    texts = {LIVE: live_xml(context.root, name)[0]} if found.plan.cpus is not None else {}
+    texts = {LIVE: live_xml(context.root, name)[0]} if found.plan.pin is not None else {}
     if texts and found.persistence == DEFINED and found.plan.persist:
         texts[PERSISTENT] = read_file(f"{context.root}{DEFINITIONS}/{name}.xml")
     diffs = {where: diff for where, data in texts.items() if (diff := _diff(data, found.plan))}
@@ -84,10 +84,10 @@ def _look_shut_off(context: Context, name: str, facts: Facts) -> Look:
     wanted = cpus_that_matter(guest, context.policy, facts.host)
     others = facts.ledger.others(guest.uuid, wanted) if facts.ledger else facts.held
     planned = plan(guest, context.policy, facts.host, others)
-    if planned.cpus is None or not planned.persist:
+    if planned.pin is None or not planned.persist:
         return Look(guest, False, planned)
     diff = _diff(data, planned)
-    drifts = tuple(_stored_drifts(guest, planned, planned.cpus))
+    drifts = tuple(_stored_drifts(guest, planned, planned.pin))
     return Look(guest, False, planned, drifts, {PERSISTENT: diff} if diff else {})
 
 

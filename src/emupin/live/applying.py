@@ -150,7 +150,7 @@ def _mend_once(context: Context, name: str, seen: Look, means: Means, done: Done
         _put(context.root, entries.failure("apply", "failed", name, decision, str(error)))
         log(context.root, f"apply: {error}", trouble=True)
         raise
-    if decision.plan.cpus is not None and _is_unrecorded(seen, order):
+    if decision.plan.pin is not None and _is_unrecorded(seen, order):
         done.recorded += [each for each in means.record(context.root, order) if each not in done.recorded]
 
 
@@ -204,7 +204,9 @@ def _audit_rewritten(context: Context, decision: Decision) -> None:
     if cpus is None:
         return
     changes = (
-        splice.edits(decision.data, decision.guest, cpus, decision.plan.iothreads) if decision.plan.persist else []
+        splice.edits(decision.data, decision.guest, cpus, decision.plan.iothreads)
+        if decision.plan.persist and not decision.plan.unstartable
+        else []
     )
     _put(context.root, entries.entry("apply", "rewritten" if changes else "unchanged", decision, changes))
 

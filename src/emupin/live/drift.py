@@ -182,6 +182,8 @@ def _drifts(subject: _Subject, live: Live, plan: Plan) -> Iterator[Drift]:
         what = f"cpuset.cpus.effective of {subject.group_name}"
         yield Drift(CGROUP, what, planned, group.effective, causes.FEWER_ABOVE)
     element = f"<{views.command}>" + (f" of {subject.group_name}" if views.command == "iothreadpin" else "")
+    if plan.pin is None:
+        return
     if views.live != planned:
         yield Drift(LIVE, element, planned, views.live, causes.of_live(views))
     if plan.persist and live.persistence == DEFINED and views.persistent != planned:

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 def preview(data: bytes, source: str, situation: Situation, decided: Plan, warnings: Iterable[str]) -> dict[str, Any]:
     """The row of the file `source`, which holds `data`, with all `warnings`."""
-    changes = [] if decided.cpus is None else splice.edits(data, situation.guest, decided.cpus, decided.iothreads)
+    changes = [] if decided.pin is None else splice.edits(data, situation.guest, decided.pin, decided.iothreads)
     entry = {
         **_decision(situation.guest, decided),
         "outcome": _outcome(decided, bool(changes)),

@@ -10,6 +10,7 @@ from emupin.base.text import printable
 from emupin.engine.confinement import DEFAULT
 from emupin.engine.explanation import COMPLAINT, NOT_TRIED, PASSED, TAKEN
 from emupin.engine.situation import pins
+from emupin.engine.startable import obstacle, slows_allocation
 from emupin.policy.values import ERROR
 from emupin.screen.picture import draw
 from emupin.screen.terminal import BOLD, FAINT, GREEN, RED, YELLOW, paint
@@ -143,8 +144,16 @@ def _result(told: Explanation) -> Iterator[Line]:
     if plan.iothreads and guest.iothreads:
         count = len(guest.iothreads)
         yield "  iothreads", f"{count} iothread{' goes' if count == 1 else 's go'} with them", ""
-    if plan.cpus is not None:
+    if plan.pin is not None:
         yield "  persist", "recorded in the persistent definition too" if plan.persist else "not recorded there", ""
+        cost = slows_allocation(plan.pin, guest, told.host)
+        if cost:
+            yield "  memory", cost, ""
+    elif plan.unstartable:
+        yield "  persist", "in no definition: libvirt could not start the guest with this pin", YELLOW
+    own = obstacle(guest.emulatorpin, guest, told.host) if guest.emulatorpin else None
+    if own:
+        yield "  definition", f"libvirt cannot start the guest with the pin it has: {own}", RED
     for warning in plan.warnings:
         yield "  warning", warning, YELLOW
 

@@ -13,6 +13,7 @@ from emupin import __version__
 from emupin.base import cpuset
 from emupin.base.digest import hex_digest
 from emupin.base.text import printable
+from emupin.guest.domain import Memory
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -102,6 +103,7 @@ def facts(guest: Domain, host: Host, others: Others, problems: int = 0) -> dict[
         "project": guest.project,
         "online": cpuset.format(host.online),
         "partition": guest.partition,
+        "memory": _memory(guest.memory),
         "numad": _text(guest.numad),
         "within": cpuset.format(host.within(guest.partition)),
         "others": {
@@ -111,6 +113,21 @@ def facts(guest: Domain, host: Host, others: Others, problems: int = 0) -> dict[
             "previous": _text(others.previous),
         },
         "problems": problems,
+    }
+
+
+def _memory(memory: Memory) -> dict[str, Json] | None:
+    """None where nothing is said of where it comes from."""
+    if memory == Memory():
+        return None
+    return {
+        "immediate": memory.immediate,
+        "hugepages": [_text(cells) for cells in memory.hugepages],
+        "cells": memory.cells,
+        "mode": memory.mode,
+        "automatic": memory.automatic,
+        "nodes": _text(memory.nodes),
+        "memnodes": {str(cell): cpuset.format(nodes) for cell, nodes in memory.memnodes.items()},
     }
 
 

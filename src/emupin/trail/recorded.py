@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from emupin.base.strictjson import Fields, kind
 from emupin.engine.situation import Others
-from emupin.guest.domain import HIGHEST_INDEX, Domain
+from emupin.guest.domain import HIGHEST_INDEX, Domain, Memory
 from emupin.guest.domainxml import read
 
 if TYPE_CHECKING:
@@ -48,6 +48,24 @@ def guest(entry: Mapping[str, Any]) -> Domain:
         layout=NOWHERE,
         partition=_text(form, "partition") if "partition" in form.values else None,
         numad=_optional_cpus(form, "numad") if "numad" in form.values else None,
+        memory=_memory(form),
+    )
+
+
+def _memory(form: Fields) -> Memory:
+    """Earlier versions recorded none. Raises HostError."""
+    if form.values.get("memory") is None:
+        return Memory()
+    inner = form.inner("memory")
+    pages = _list(inner, "hugepages", str, type(None)) or []
+    return Memory(
+        immediate=inner.need("immediate", HINT) is True,
+        hugepages=tuple(None if each is None else inner.parse_cpus("hugepages", each) for each in pages),
+        cells=tuple(_list(inner, "cells", int) or ()),
+        mode=_text(inner, "mode"),
+        automatic=inner.need("automatic", HINT) is True,
+        nodes=_optional_cpus(inner, "nodes"),
+        memnodes=_pins(inner, "memnodes"),
     )
 
 
@@ -104,9 +122,9 @@ def _count(form: Fields, key: str) -> int:
     return value
 
 
-def _list(form: Fields, key: str, of: type) -> list[Any] | None:
+def _list(form: Fields, key: str, *of: type) -> list[Any] | None:
     value = form.need(key, HINT)
-    if value is not None and not (isinstance(value, list) and all(type(each) is of for each in value)):
+    if value is not None and not (isinstance(value, list) and all(type(each) in of for each in value)):
         form.refuse(key, f"must be an array, is {kind(value)}", HINT)
     return value
 
