@@ -20,6 +20,7 @@ FLOORS = (
     ("trail",),
     ("order",),
     ("hook", "recorder"),
+    ("trace",),
     ("live",),
     ("screen",),
     ("doctor", "report"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import xml.etree.ElementTree as ET
+from typing import Protocol
 
 from .guests import CPUS, Guest
 from .host import PrivateHost, eventually
@@ -28,11 +29,21 @@ rules:
 """
 
 
-def define(host: PrivateHost, guest: Guest) -> None:
+class Definable(Protocol):
+    """A guest that the tests know a domain XML of."""
+
+    @property
+    def xml(self) -> str: ...
+
+    @property
+    def uuid(self) -> str: ...
+
+
+def define(host: PrivateHost, guest: Definable) -> None:
     host.virsh("define", "/dev/stdin", input=guest.xml)
 
 
-def start(host: PrivateHost, guest: Guest) -> None:
+def start(host: PrivateHost, guest: Definable) -> None:
     """Define it and start it."""
     define(host, guest)
     host.virsh("start", guest.uuid)

@@ -55,11 +55,12 @@ def eventually(predicate: Callable[[], Result], timeout: float = 10) -> Result:
 class PrivateHost:
     """A libvirtd with its own /etc, /run, /var, /usr/local, /dev, process ids, network and cgroups.
 
-    `cgroup` is what libvirt finds: `v1`, `v2` or `none`. `folder` takes the logs that a failure needs.
+    `cgroup` is what libvirt finds: `v1`, `v2` or `none`. `folder` takes the logs that a failure needs. With
+    `shares_pids` the process ids are the machine's, which the kernel's trace events have.
     """
 
-    def __init__(self, folder: Path, name: str, cgroup: str = "v1") -> None:
-        self.folder, self.name, self.cgroup = folder, name, cgroup
+    def __init__(self, folder: Path, name: str, cgroup: str = "v1", shares_pids: bool = False) -> None:
+        self.folder, self.name, self.cgroup, self.shares_pids = folder, name, cgroup, shares_pids
         self.groups: list[Path] = []
         self.process: subprocess.Popen[bytes] | None = None
         self.init = 0
@@ -81,7 +82,8 @@ class PrivateHost:
         self.folder.mkdir(parents=True, exist_ok=True)
         self.groups = cgroups.make(self.name, self.cgroup)
         identity = str(uuid.uuid5(uuid.NAMESPACE_DNS, self.name))
-        unshare = ("unshare", *NAMESPACES, "--propagation=private", "--fork", "--kill-child=SIGKILL")
+        namespaces = [each for each in NAMESPACES if each != "--pid" or not self.shares_pids]
+        unshare = ("unshare", *namespaces, "--propagation=private", "--fork", "--kill-child=SIGKILL")
         inner = (PYTHON, "-I", str(INNER), self.name, identity, self.cgroup)
         with open(self.folder / "init.log", "wb") as log:
             self.process = subprocess.Popen(
@@ -105,7 +107,7 @@ class PrivateHost:
         """Everything inside is killed, and its cgroups are removed."""
         if self.process:
             self._save_logs()
-            if self.init:
+            if self.init and not self.shares_pids:  # Else the end of its input makes it kill what is in the host.
                 with contextlib.suppress(ProcessLookupError):  # it ended by itself
                     os.kill(self.init, signal.SIGKILL)
             assert self.process.stdin
@@ -165,7 +167,13 @@ class PrivateHost:
     # -- libvirtd -----------------------------------------------------------------------------------------------------
 
     def start_libvirtd(self) -> None:
-        self.run("sh", "-c", LIBVIRTD)
+        if self.shares_pids:  # It must be a descendant of `inner`, which will have to end it.
+            assert self.process
+            assert self.process.stdin
+            self.process.stdin.write(LIBVIRTD.encode())
+            self.process.stdin.flush()
+        else:
+            self.run("sh", "-c", LIBVIRTD)
         if not eventually(lambda: self.virsh("list", check=False).returncode == 0, 20):
             raise CommandFailedError(f"{self.name}: libvirtd does not answer")
 

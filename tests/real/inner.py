@@ -1,12 +1,15 @@
 #!/usr/bin/python3
-"""PID 1 of a private host: gives the namespaces files of their own, then keeps the system log and reaps orphans.
+"""The first process of a private host: gives the namespaces files of their own, keeps the system log, reaps orphans.
 
 Started by `host.PrivateHost` as `inner.py HOSTNAME UUID v1|v2|none`, as root, in fresh namespaces of every kind but
-`user`. It ends, and with it everything in the host, when its standard input does: nothing outlives the tests.
+`user`. It ends, and with it everything in the host, when its standard input does: nothing outlives the tests. Where
+the host shares the machine's process ids it is not PID 1, and does by hand what the kernel does for that one.
 """
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import os
 import shutil
 import signal
@@ -14,6 +17,7 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 
 STORE = "/run/.private"
 """Where the layers of the overlays are, the log, and the marker that the host is ready."""
@@ -26,6 +30,8 @@ EMPTY = (
     "/var/cache/libvirt",
 )
 """A host starts without guests, hooks or policies, whatever the machine has."""
+
+PR_SET_CHILD_SUBREAPER = 36
 
 NODES = ("null", "zero", "full", "random", "urandom", "tty", "kvm", "net/tun")
 
@@ -150,9 +156,29 @@ def keep_log() -> None:
 
 
 def end_with_input() -> None:
-    while os.read(0, 1):
-        pass
+    """What comes meanwhile is a script to run."""
+    while script := os.read(0, 4096):
+        os.posix_spawnp("sh", ["sh", "-c", script.decode()], os.environ)
+    while os.getpid() != 1 and (pids := children()):
+        for pid in pids:
+            with contextlib.suppress(ProcessLookupError):  # `reap` was faster
+                os.kill(pid, signal.SIGKILL)
+        time.sleep(0.02)
     os._exit(0)
+
+
+def children() -> list[int]:
+    """Processes of the host whose parent has ended are this one's, too."""
+    found = []
+    for task in os.listdir("/proc/self/task"):
+        with open(f"/proc/self/task/{task}/children", encoding="ascii") as file:
+            found += [int(pid) for pid in file.read().split()]
+    return found
+
+
+def adopt_orphans() -> None:
+    if os.getpid() != 1 and ctypes.CDLL(None, use_errno=True).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0):
+        raise OSError(ctypes.get_errno(), "prctl")
 
 
 def reap() -> None:
@@ -168,6 +194,7 @@ def reap() -> None:
 
 def main() -> None:
     name, uuid, cgroups = sys.argv[1:]
+    adopt_orphans()
     make_files()
     make_devices()
     make_cgroups(cgroups)

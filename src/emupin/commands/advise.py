@@ -25,7 +25,6 @@ if TYPE_CHECKING:
 SECONDS = 60.0
 SLICES = 12
 """Looks in a window, if each has a second: the busiest slice tells of bursts."""
-UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0}
 
 EPILOG = """\
 The guest should do its usual work meanwhile. Measured are the run and wait time of its emulator threads and vhost
@@ -46,22 +45,9 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         allow_abbrev=False,
     )
     parser.add_argument("guest", metavar="GUEST", help="name or UUID of a running guest")
-    parser.add_argument(
-        "--for", dest="seconds", type=_seconds, default=SECONDS, metavar="TIME", help="60s (default), 5m, 1h"
-    )
+    options.add_duration(parser, SECONDS)
     options.add_json(parser)
     parser.set_defaults(run=run)
-
-
-def _seconds(text: str) -> float:
-    number, unit = (text[:-1], UNITS[text[-1]]) if text[-1:] in UNITS else (text, 1.0)
-    try:
-        seconds = float(number) * unit
-    except ValueError:
-        seconds = 0.0
-    if not 1 <= seconds <= 86400:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a time from 1s to 24h")
-    return seconds
 
 
 def run(args: argparse.Namespace) -> int:

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from emupin.engine.host import Host
     from emupin.policy.values import Policy
 
+UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0}
+
 
 class Help(argparse.RawDescriptionHelpFormatter):
     """Texts as they are written, options as wide as the terminal: to find that out `argparse` would load `shutil`."""
@@ -49,6 +51,23 @@ def add_host(parser: argparse.ArgumentParser) -> None:
 
 def add_json(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="print JSON")
+
+
+def add_duration(parser: argparse.ArgumentParser, default: float) -> None:
+    """How long to measure."""
+    text = f"{default:g}s (default), 5m, 1h"
+    parser.add_argument("--for", dest="seconds", type=_seconds, default=default, metavar="TIME", help=text)
+
+
+def _seconds(text: str) -> float:
+    number, unit = (text[:-1], UNITS[text[-1]]) if text[-1:] in UNITS else (text, 1.0)
+    try:
+        seconds = float(number) * unit
+    except ValueError:
+        seconds = 0.0
+    if not 1 <= seconds <= 86400:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a time from 1s to 24h")
+    return seconds
 
 
 def count(text: str) -> int:

@@ -32,13 +32,14 @@ def between(before: Survey, after: Survey) -> RatesByGuest:
     """The rates of every thread that was there both times."""
     known = {each.assessment.live.status.pid: each for each in before.guests}
     return {
-        pid: _of_guest(known[pid], each)
+        pid: of_guest(known[pid], each)
         for each in after.guests
         if (pid := each.assessment.live.status.pid) in known and each.at > known[pid].at
     }
 
 
-def _of_guest(before: Observed, after: Observed) -> dict[int, Rates]:
+def of_guest(before: Observed, after: Observed) -> dict[int, Rates]:
+    """By thread id, of every thread that was there both times."""
     seconds = after.at - before.at
     return {
         tid: _of_thread(before.counters[tid], counters, seconds)

@@ -1,0 +1,154 @@
+"""`emupin trace`: who took the vCPUs' CPUs while they wanted to run."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import signal
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from emupin.base import streams
+from emupin.base.errors import EmupinError, HostError
+from emupin.base.files import root_from_environment, write_all
+from emupin.base.interruption import Interruption
+from emupin.commands import options
+from emupin.fleet.batches import Progress
+from emupin.guest.threads import VCPU
+from emupin.live import observe, rates, survey
+from emupin.screen import terminal, tracetext
+from emupin.trace import recording, result, saved
+from emupin.trail import entries
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from emupin.guest.threads import Thread
+    from emupin.live.observe import Observed
+    from emupin.live.rates import Rates
+    from emupin.trace.account import Account
+    from emupin.trace.result import Trace, Vcpu
+
+SECONDS = 10.0
+
+EPILOG = """\
+The kernel's own scheduling events (sched_switch, sched_waking) are recorded in a tracefs instance that is removed
+again; tracing by others is not disturbed. For each vCPU the tables show who had its CPU while it wanted to run:
+TIMES/s how often, ms/s how long, LONGEST a single time; then how often it was pushed off its CPU and woken, and how
+long it waited to run again. A guest that polls should lose nothing on vCPUs from 1 up. Ctrl-C ends the time early.
+
+FILE in the place of GUEST is a trace that --json -o has saved: it is shown again, or compared.
+
+status: 0; 2 after an error.
+"""
+
+
+def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    parser = subparsers.add_parser(
+        "trace",
+        help="measure who takes a guest's vCPUs off their CPUs",
+        description="Record who took the CPUs of a running guest's vCPUs while they wanted to run, and for how long.",
+        epilog=EPILOG,
+        formatter_class=options.Help,
+        allow_abbrev=False,
+    )
+    parser.add_argument("guest", metavar="GUEST|FILE", help="name or UUID of a running guest, or a saved trace")
+    options.add_duration(parser, SECONDS)
+    options.add_json(parser)
+    parser.add_argument("-o", "--output", metavar="FILE", help="with --json: save the trace in FILE")
+    parser.add_argument("--against", metavar="FILE", help="compare with a saved trace")
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """The exit status. Raises EmupinError."""
+    if args.output and not args.json:
+        raise EmupinError("emupin trace", "-o without --json", "add --json")
+    before = saved.read(args.against) if args.against else None
+    trace = saved.read(args.guest) if is_file(args.guest) else take(root_from_environment(), args.guest, args.seconds)
+    if args.json:
+        _put_json(trace, before, args.output)
+    if not args.json or args.output:
+        text = tracetext.render(trace, before, terminal.size().columns, terminal.wants_colour())
+        terminal.put(text, terminal.wants_colour())
+    return 0
+
+
+def is_file(argument: str) -> bool:
+    return "/" in argument or os.path.isfile(argument)
+
+
+def take(root: str, wanted: str, seconds: float) -> Trace:
+    """Trace a running guest. Raises EmupinError; InterruptedBySignal after SIGTERM or SIGHUP, when all is put away."""
+    (name,) = survey.select(root, [wanted])
+    first = observe.observe(root, name, None, None)
+    live = first.assessment.live
+    vcpus = [thread for thread in live.threads if thread.kind == VCPU]
+    if not vcpus:
+        raise HostError(name, "has no thread of a vCPU", "is the guest still starting?")
+    progress = Progress()
+
+    def tell(elapsed: float, account: Account) -> None:
+        taken = sum(each.gaps.count for each in account.vcpus.values())
+        progress.clear()
+        progress.show(f"{elapsed:.0f} of {seconds:.0f} s: vCPUs lost their CPUs {taken:,} times; Ctrl-C ends it")
+
+    with Interruption() as interruption:
+        found = recording.Recording(root, name, live.status, vcpus).run(seconds, interruption, tell)
+        progress.clear()
+        if interruption.noted not in (None, signal.SIGINT):
+            interruption.check()
+    trace = result.make(name, live.status.domain.uuid or "", entries.now(), live.threads, found)
+    return _with_counters(replace(trace, remarks=tuple(_remarks(vcpus, found))), root, first)
+
+
+def _remarks(vcpus: list[Thread], found: recording.Recorded) -> Iterator[str]:
+    if found.ended:
+        yield f"the guest ended after {found.seconds:.1f} s"
+    floating = [thread.number for thread in vcpus if not thread.allowed <= found.whole]
+    if floating:
+        yield (
+            f"{len(floating)} vCPUs may run on many CPUs: what they lose counts for whoever pushed them off, "
+            "though others may have followed"
+        )
+    if found.own & found.whole:
+        yield "this process had to run on the vCPUs' CPUs, too: there are no others"
+
+
+def _with_counters(trace: Trace, root: str, first: Observed) -> Trace:
+    """With what the kernel counted itself meanwhile, where the guest still runs."""
+    try:
+        last = observe.observe(root, trace.guest, None, None)
+    except EmupinError:  # It has ended.
+        return trace
+    found = rates.of_guest(first, last)
+    seconds = last.at - first.at
+    vcpus = []
+    for vcpu in trace.vcpus:
+        mine = found.get(vcpu.tid)
+        vcpus.append(_counted(vcpu, mine, seconds) if mine else vcpu)
+    return replace(trace, vcpus=tuple(vcpus))
+
+
+def _counted(vcpu: Vcpu, rates: Rates, seconds: float) -> Vcpu:
+    count = None if rates.involuntary is None else round(rates.involuntary * seconds)
+    return replace(vcpu, involuntary=count, run=rates.run, wait=rates.wait)
+
+
+def _put_json(trace: Trace, before: Trace | None, path: str | None) -> None:
+    values = saved.to_json(trace)
+    if path is None and before is not None:
+        values["before"] = saved.to_json(before)
+    data = (json.dumps(values) + "\n").encode()
+    if path is None or path == "-":
+        streams.put(data)
+        return
+    try:
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o644)
+        try:
+            write_all(descriptor, data)
+        finally:
+            os.close(descriptor)
+    except OSError as error:
+        raise EmupinError(path, f"cannot be written: {error.strerror}", "name another file with -o") from None

@@ -1,0 +1,268 @@
+"""`emupin trace` on real guests: what it says is what the kernel did, and nothing is left behind."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from . import polling
+from .cgroups import native_version
+from .expect import policy, start
+from .guests import CPUS, Guest
+from .host import PrivateHost, eventually
+from .polling import Poller
+
+EMUPIN = "/usr/local/bin/emupin"
+TRACEFS = "/sys/kernel/tracing"
+BURGLAR = """\
+import ctypes, os, sys, time
+home, cpu, times = map(int, sys.argv[1:])
+ctypes.CDLL(None).prctl(15, b"burglar", 0, 0, 0)
+os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(1))
+def left_the_cpu():
+    with open("/proc/self/status") as file:
+        return sum(int(line.split(":")[1]) for line in file if "ctxt_switches" in line)
+os.sched_setaffinity(0, {cpu})
+before = left_the_cpu()
+for left in reversed(range(times)):
+    end = time.monotonic() + 0.001
+    while time.monotonic() < end:
+        pass
+    if left:
+        time.sleep(0.01)
+after = left_the_cpu()
+os.sched_setaffinity(0, {home})
+print(1 + after - before)
+"""
+"""Comes to a CPU for a millisecond so many times, whoever has it, and says how often it came by the kernel's count.
+
+That is sometimes more: it may have to wait for a page, and is pushed off itself where the CPU is wanted by others.
+"""
+TIMES = 50
+
+
+def can_trace() -> str:
+    """Why this machine cannot; empty where it can."""
+    if "tracefs" not in Path("/proc/filesystems").read_text().split():
+        return "tracefs"
+    if os.readlink("/proc/self/ns/pid") != "pid:[4026531836]":
+        return "the machine's own process ids"
+    script = f"mount -t tracefs nodev {TRACEFS} && cd {TRACEFS}/instances && mkdir x-$$ && rmdir x-$$"
+    tried = subprocess.run(["unshare", "--mount", "sh", "-c", script], capture_output=True, check=False)
+    return "" if tried.returncode == 0 else "to be allowed to trace"
+
+
+needs_tracing = pytest.mark.skipif(bool(os.geteuid() == 0 and can_trace()), reason="needs what tracing needs")
+
+
+@pytest.fixture
+def traced(tmp_path: Path) -> Iterator[PrivateHost]:
+    """A host with tracefs, whose process ids are the machine's."""
+    with PrivateHost(tmp_path, "host-a", native_version(), shares_pids=True) as host:
+        host.run("mount", "-t", "tracefs", "nodev", TRACEFS)
+        host.install(policy())
+        polling.write_disk(host)
+        yield host
+        assert instances(host) == []
+
+
+def instances(host: PrivateHost) -> list[str]:
+    return sorted(path.name for path in host.path(f"{TRACEFS}/instances").iterdir() if path.name.startswith("emupin-"))
+
+
+def trace(host: PrivateHost, guest: Poller | Guest, seconds: float = 2, *words: str) -> dict[str, Any]:
+    done = host.run(EMUPIN, "trace", guest.name, "--for", f"{seconds}s", "--json", *words)
+    found: dict[str, Any] = json.loads(done.stdout)
+    return found
+
+
+def stolen_by(found: dict[str, Any], vcpu: int, kind: str) -> list[dict[str, Any]]:
+    thefts = found["vcpus"][vcpu]["thefts"]
+    return [each for each in thefts if each["thief"]["kind"] == kind and each["thief"]["whose"] == "this guest"]
+
+
+def polls(host: PrivateHost) -> bool:
+    path = host.path(polling.SERIAL)
+    return path.exists() and bool(path.stat().st_size)
+
+
+@needs_tracing
+def test_emulator_threads_take_the_polling_vcpus_cpu_with_the_union_and_never_with_vcpu_0(traced: PrivateHost) -> None:
+    traced.set_policy(policy("keep"))
+    guest = Poller()
+    start(traced, guest)
+    assert eventually(lambda: polls(traced))
+    with polling.busy_emulator(traced, guest):
+        union = trace(traced, guest, 4)
+    assert union["emulator"] == cpu_list(CPUS[:2])
+    assert sum(each["preemptions"] for each in stolen_by(union, 1, "emulator")) > 0
+    traced.set_policy(policy("vcpu:0"))
+    traced.run(EMUPIN, "apply", "--yes", guest.name)
+    with polling.busy_emulator(traced, guest):
+        placed = trace(traced, guest, 4)
+    assert placed["emulator"] == str(CPUS[0])
+    assert stolen_by(placed, 1, "emulator") == []
+    assert stolen_by(placed, 0, "emulator") != [], "they were busy, on the CPU of vCPU 0"
+
+
+def cpu_list(cpus: tuple[int, ...]) -> str:
+    first, last = cpus
+    return f"{first}-{last}" if last == first + 1 else f"{first},{last}"
+
+
+@needs_tracing
+def test_a_known_thread_is_found_as_often_as_it_came(traced: PrivateHost) -> None:
+    guest = Poller()
+    start(traced, guest)
+    assert eventually(lambda: polls(traced))
+    tracer = traced.begin(EMUPIN, "trace", guest.name, "--for", "4s", "--json")
+    assert eventually(lambda: instances(traced))
+    time.sleep(0.5)
+    cpus = [str(CPUS[0]), str(CPUS[1])]
+    before = slept(traced, guest)
+    command = ["taskset", "-c", cpus[0], sys.executable, "-c", BURGLAR, *cpus, str(TIMES)]
+    came = int(subprocess.run(command, check=True, capture_output=True).stdout)
+    out, err = tracer.communicate(timeout=30)
+    asleep = slept(traced, guest) - before
+    assert tracer.returncode == 0, err
+    vcpu = json.loads(out)["vcpus"][1]
+    (burglary,) = (each for each in vcpu["thefts"] if "burglar" in each["thief"]["name"])
+    assert burglary["thief"]["whose"] == "process"
+    assert came >= TIMES
+    # Who comes while the vCPU is asleep takes nothing; under TCG it sleeps where QEMU's threads wait for each other.
+    assert came - asleep <= burglary["preemptions"] + burglary["blocks"] <= came
+    assert 0.001 * (TIMES - asleep) <= burglary["stolen"] < 0.003 * TIMES
+    assert 0.001 <= burglary["longest"] < 0.02
+
+
+def slept(host: PrivateHost, guest: Poller) -> int:
+    """How often the polling vCPU has given up its CPU by itself."""
+    tid = host.vcpu_tids(guest.name)[1]
+    text = host.path(f"/proc/{tid}/status").read_text()
+    return int(text.partition("\nvoluntary_ctxt_switches:")[2].split()[0])
+
+
+@needs_tracing
+def test_the_kernel_counts_the_same(traced: PrivateHost) -> None:
+    """Each gap is one of the vCPU's involuntary switches, which the kernel counts by itself."""
+    guest = Poller()
+    start(traced, guest)
+    assert eventually(lambda: polls(traced))
+    with polling.busy_emulator(traced, guest):
+        vcpu = trace(traced, guest, 5)["vcpus"][1]
+    assert vcpu["gaps"]["count"] > 0
+    # It starts to count a little earlier, and ends later.
+    assert 0.8 * vcpu["involuntary"] <= vcpu["gaps"]["count"] <= vcpu["involuntary"] + 1
+
+
+@needs_tracing
+def test_what_a_killed_run_leaves_stops_at_once_and_goes_with_the_next(traced: PrivateHost) -> None:
+    guest = Poller()
+    start(traced, guest)
+    tracer = traced.begin(EMUPIN, "trace", guest.name, "--for", "60s")
+    (name,) = eventually(lambda: instances(traced))
+    pid = int(name.split("-")[1])
+    folder = traced.path(f"{TRACEFS}/instances/{name}")
+    assert eventually(lambda: (folder / "events/sched/sched_switch/enable").read_text() == "1*\n")
+    time.sleep(0.3)
+    os.kill(pid, signal.SIGKILL)
+    tracer.communicate(timeout=30)
+    assert (folder / "events/sched/sched_switch/enable").read_text() == "0*\n"
+    assert instances(traced) == [name]
+    trace(traced, guest, 1)
+    assert instances(traced) == []
+
+
+@needs_tracing
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 0), (signal.SIGTERM, 143), (signal.SIGHUP, 129)])
+def test_a_signal_ends_it_and_nothing_is_left(traced: PrivateHost, number: int, status: int) -> None:
+    guest = Poller()
+    start(traced, guest)
+    tracer = traced.begin(EMUPIN, "trace", guest.name, "--for", "60s", "--json")
+    (name,) = eventually(lambda: instances(traced))
+    time.sleep(1)
+    os.kill(int(name.split("-")[1]), number)
+    out, err = tracer.communicate(timeout=10)
+    assert (tracer.returncode, err) == (status, "")
+    assert not status or not out
+    if number == signal.SIGINT:
+        assert 0.5 < json.loads(out)["seconds"] < 10
+
+
+@needs_tracing
+def test_two_at_once(traced: PrivateHost) -> None:
+    guest = Poller()
+    start(traced, guest)
+    both = [traced.begin(EMUPIN, "trace", guest.name, "--for", "3s", "--json") for _ in range(2)]
+    assert eventually(lambda: len(instances(traced)) == 2)
+    found = [json.loads(each.communicate(timeout=30)[0]) for each in both]
+    first, second = (each["vcpus"][1]["gaps"]["count"] for each in found)
+    assert first > 0
+    assert second > 0
+
+
+@needs_tracing
+def test_a_guest_that_ends_meanwhile(traced: PrivateHost) -> None:
+    guest = Poller()
+    start(traced, guest)
+    tracer = traced.begin(EMUPIN, "trace", guest.name, "--for", "60s")
+    assert eventually(lambda: instances(traced))
+    time.sleep(1)
+    traced.virsh("destroy", guest.uuid)
+    out, err = tracer.communicate(timeout=10)
+    assert (tracer.returncode, err) == (0, "")
+    assert "the guest ended after " in out
+
+
+@needs_tracing
+def test_a_hundred_vcpus(traced: PrivateHost) -> None:
+    guest = Poller(pins=tuple(CPUS[vcpu % 2] for vcpu in range(100)))
+    start(traced, guest)
+    found = trace(traced, guest, 2)
+    assert [each["number"] for each in found["vcpus"]] == list(range(100))
+    assert found["lost"] == 0
+    shown = traced.run(EMUPIN, "trace", guest.name, "--for", "1s").stdout
+    assert "vCPU" in shown
+
+
+def test_a_container_with_process_ids_of_its_own_is_told_to_trace_from_the_host(host: PrivateHost) -> None:
+    host.install(policy())
+    guest = Guest("nfv-1")
+    start(host, guest)
+    done = host.run(EMUPIN, "trace", "nfv-1", check=False)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == (
+        "emupin trace: this container has process ids of its own, and the kernel's events have the host's; run it on "
+        "the host, or in a container with the host's ids (--pid=host)\n"
+    )
+
+
+@needs_tracing
+def test_a_machine_without_tracefs_mounted_is_told_the_command(traced: PrivateHost) -> None:
+    guest = Poller()
+    start(traced, guest)
+    traced.run("umount", TRACEFS)
+    try:
+        done = traced.run(EMUPIN, "trace", guest.name, check=False)
+    finally:
+        traced.run("mount", "-t", "tracefs", "nodev", TRACEFS)
+    assert done.returncode == 2
+    assert "tracefs is not mounted; mount it: `mount -t tracefs nodev /sys/kernel/tracing`" in done.stderr
+
+
+@pytest.mark.skipif(not all(map(shutil.which, ("as", "ld"))), reason="needs binutils")
+def test_the_guest_program_is_what_its_source_says(tmp_path: Path) -> None:
+    source, made, raw = Path(__file__).with_name("poll.S"), tmp_path / "poll.o", tmp_path / "poll.bin"
+    subprocess.run(["as", "--32", "-o", made, source], check=True)
+    subprocess.run(["ld", "-m", "elf_i386", "-Ttext", "0x7c00", "--oformat", "binary", "-o", raw, made], check=True)
+    assert raw.read_bytes() == polling.SECTOR
