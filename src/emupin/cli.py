@@ -19,7 +19,9 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-COMMANDS = ("rewrite", "explain", "policy", "host", "status", "apply", "advise", "trace", "audit", "doctor")
+COMMANDS = (
+    "rewrite", "explain", "policy", "host", "status", "apply", "advise", "trace", "audit", "doctor", "collect", "fleet",
+)  # fmt: skip
 """In the order of the help, each a module of `emupin.commands`."""
 
 BY_SIGNAL = 128

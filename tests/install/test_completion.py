@@ -77,8 +77,8 @@ def in_zsh(line: str, environment: dict[str, str], folder: Path) -> list[str]:
     main, other = pty.openpty()
     found = Path(environment["HOME"]) / "found"
     found.unlink(missing_ok=True)
-    streams = {"stdin": other, "stdout": other, "stderr": other}
-    with subprocess.Popen([need("zsh"), "-f", "-i"], env=environment, cwd=folder, **streams) as shell:
+    zsh = [need("zsh"), "-f", "-i"]
+    with subprocess.Popen(zsh, env=environment, cwd=folder, stdin=other, stdout=other, stderr=other) as shell:
         os.close(other)
         os.write(main, (ZSH % COMPLETION).encode() + line.encode() + b"\t")
         deadline = time.monotonic() + 60

@@ -1,0 +1,43 @@
+"""A guest's domain XML reduced to what a decision reads: nothing else of the tenant's leaves its node.
+
+The vocabulary is the reader's own: passwords, command lines, disks and addresses are not in it, so they are never
+copied, whatever a future libvirt calls them.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+from xml.sax.saxutils import escape, quoteattr
+
+from emupin.guest.domainxml import LONG_SECTIONS, wanted
+from emupin.guest.xmltree import Document
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from emupin.guest.xmltree import Element
+
+STATUS: dict[str, object] = {"domain": wanted(LONG_SECTIONS)}
+
+
+def excerpt(data: bytes, source: str) -> bytes:
+    """The excerpt of a domain XML, or of the one in libvirt's status XML of a running guest. Raises DomainError."""
+    if b"<domstatus" in data:
+        root = Document(data, source, "domstatus", "give libvirt's status XML").parse(STATUS).first("domain")
+        if root is None:
+            Document(data, source, "domain", "").refuse(0, "has no <domain>", "is this libvirt's status XML?")
+    else:
+        root = Document(data, source, "domain", "give a domain XML").parse(wanted(LONG_SECTIONS))
+    return ("\n".join(_lines(root, "")) + "\n").encode()
+
+
+def _lines(element: Element, indent: str) -> Iterator[str]:
+    attributes = "".join(f" {name}={quoteattr(value)}" for name, value in element.attributes.items())
+    head, text = f"{indent}<{element.name}{attributes}", escape(element.text.strip())
+    if not element.children:
+        yield f"{head}>{text}</{element.name}>" if text else f"{head}/>"
+        return
+    yield f"{head}>"
+    for child in element.children:
+        yield from _lines(child, indent + "  ")
+    yield f"{indent}</{element.name}>"
