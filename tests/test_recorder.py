@@ -15,10 +15,13 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
+from decisions import policy
 from hosts import PROJECT, UUID, domain_xml, python
+from hosts import Host as HookHost
 
 from emupin import recorder
 from emupin.base.errors import RecordError
+from emupin.node import former
 from emupin.order import Order, start
 
 RUNNING, PAUSED, MIGRATION, STARTING = 1, 3, 2, 11
@@ -45,6 +48,8 @@ class FakeDomain:
     pins: dict[int, str] = field(default_factory=lambda: {LIVE: "2-5", CONFIG: "2-5"})
     errors: list[int] = field(default_factory=list)
     calls: list[int] = field(default_factory=list)
+    stored: str = ""
+    """The persistent definition, but for its pin; that of the live one where it is empty."""
 
     def state(self) -> tuple[int, int]:
         return self.states.pop(0) if len(self.states) > 1 else self.states[0]
@@ -56,7 +61,10 @@ class FakeDomain:
         return self.persistent
 
     def XMLDesc(self, flags: int) -> str:  # noqa: N802
-        return domain_xml(emulatorpin=self.pins[CONFIG if flags == INACTIVE else LIVE])
+        kind = CONFIG if flags == INACTIVE else LIVE
+        if kind == CONFIG and self.stored:
+            return self.stored.replace("<emulatorpin cpuset='2-5'/>", f"<emulatorpin cpuset='{self.pins[kind]}'/>")
+        return domain_xml(emulatorpin=self.pins[kind])
 
     def pinEmulator(self, cpus: tuple[bool, ...], flags: int) -> None:  # noqa: N802
         if self.errors:
@@ -66,9 +74,10 @@ class FakeDomain:
 
 
 @pytest.fixture
-def guest(monkeypatch: pytest.MonkeyPatch) -> FakeDomain:
-    """A guest that the pretended libvirt knows, and no other."""
+def guest(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> FakeDomain:
+    """A guest that the pretended libvirt knows, and no other; its host has sixteen CPUs."""
     guest = FakeDomain()
+    HookHost(tmp_path)
 
     class Connection:
         def lookupByUUIDString(self, uuid: str) -> FakeDomain:  # noqa: N802
@@ -90,58 +99,88 @@ def guest(monkeypatch: pytest.MonkeyPatch) -> FakeDomain:
     return guest
 
 
+RULES = policy('"vcpu:0"')
+"""The persistent definition has a plan of its own."""
+
+
+def record(root: Path, order: Order) -> dict[str, recorder.Recorded]:
+    return recorder.record(str(root), order, RULES)
+
+
 def order(uuid: str = UUID, persist: bool = True) -> Order:
     return Order(uuid, "7", frozenset({2}), persist, False, "nfv", "vcpu:0", "digest")
 
 
-def test_both_definitions_are_pinned_by_a_faked_libvirt(guest: FakeDomain) -> None:
-    assert list(recorder.record(order())) == ["live", "persistent"]
+def test_both_definitions_are_pinned_by_a_faked_libvirt(guest: FakeDomain, tmp_path: Path) -> None:
+    assert list(record(tmp_path, order())) == ["live", "persistent"]
     assert guest.pins == {LIVE: "2", CONFIG: "2"}
-    assert recorder.record(order()) == {}, "a second time changes nothing"
+    assert record(tmp_path, order()) == {}, "a second time changes nothing"
 
 
-def test_only_live_where_nothing_is_to_persist_with_a_faked_libvirt(guest: FakeDomain) -> None:
-    assert list(recorder.record(order(persist=False))) == ["live"]
+def test_only_live_where_nothing_is_to_persist_with_a_faked_libvirt(guest: FakeDomain, tmp_path: Path) -> None:
+    assert list(record(tmp_path, order(persist=False))) == ["live"]
     guest.pins[LIVE], guest.persistent = "2-5", False
-    assert list(recorder.record(order())) == ["live"]
+    assert list(record(tmp_path, order())) == ["live"]
     assert guest.pins[CONFIG] == "2-5"
 
 
-def test_an_incoming_migration_is_waited_for_with_a_faked_libvirt(guest: FakeDomain) -> None:
+def test_an_incoming_migration_is_waited_for_with_a_faked_libvirt(guest: FakeDomain, tmp_path: Path) -> None:
     guest.states = [(PAUSED, MIGRATION)] * 900 + [(PAUSED, STARTING)] * 9 + [(RUNNING, 0)]
-    assert list(recorder.record(order())) == ["live", "persistent"]
+    assert list(record(tmp_path, order())) == ["live", "persistent"]
 
 
-def test_the_wait_has_an_end_with_a_faked_libvirt(guest: FakeDomain, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_wait_has_an_end_with_a_faked_libvirt(
+    guest: FakeDomain, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(recorder, "WAIT_SECONDS", 0.01)
     guest.states = [(PAUSED, MIGRATION)]
     with pytest.raises(RecordError, match=r"the guest was busy for .* minutes; `virsh emulatorpin` does it"):
-        recorder.record(order())
+        record(tmp_path, order())
     assert guest.calls == []
 
 
-def test_a_job_that_another_one_holds_is_asked_for_again_with_a_faked_libvirt(guest: FakeDomain) -> None:
+def test_a_job_that_another_holds_is_asked_for_again_with_a_faked_libvirt(guest: FakeDomain, tmp_path: Path) -> None:
     guest.errors = [TIMED_OUT, TIMED_OUT]
-    assert list(recorder.record(order())) == ["live", "persistent"]
+    assert list(record(tmp_path, order())) == ["live", "persistent"]
 
 
-def test_a_job_that_is_never_free_is_trouble_with_a_faked_libvirt(guest: FakeDomain) -> None:
+def test_a_job_that_is_never_free_is_trouble_with_a_faked_libvirt(guest: FakeDomain, tmp_path: Path) -> None:
     guest.errors = [TIMED_OUT] * 100
     with pytest.raises(RecordError, match="the live definition was busy 20 times for 30 s"):
-        recorder.record(order())
+        record(tmp_path, order())
 
 
-def test_other_errors_are_trouble_with_a_faked_libvirt(guest: FakeDomain) -> None:
+def test_other_errors_are_trouble_with_a_faked_libvirt(guest: FakeDomain, tmp_path: Path) -> None:
     guest.errors = [INTERNAL]
     with pytest.raises(RecordError, match="error 1; the threads are placed, only libvirt's XML does not say so"):
-        recorder.record(order())
+        record(tmp_path, order())
 
 
 @pytest.mark.parametrize("uuid", [UUID, "00000000-0000-0000-0000-000000000000"])
-def test_a_guest_that_is_gone_or_started_anew_is_left_alone_with_a_faked_libvirt(guest: FakeDomain, uuid: str) -> None:
+def test_a_guest_that_is_gone_or_started_anew_is_left_alone_with_a_faked_libvirt(
+    guest: FakeDomain, tmp_path: Path, uuid: str
+) -> None:
     guest.number = 8
-    assert recorder.record(order(uuid)) == {}
+    assert record(tmp_path, order(uuid)) == {}
     assert guest.calls == []
+
+
+def test_a_definition_with_other_vcpu_pins_gets_its_own_pin_from_a_faked_libvirt(
+    guest: FakeDomain, tmp_path: Path
+) -> None:
+    """vCPUs 0 and 1 change places at the next boot: the live pin would be on the CPU of vCPU 1."""
+    guest.stored = domain_xml().replace("vcpu='0'", "vcpu='x'").replace("vcpu='1'", "vcpu='0'").replace("'x'", "'1'")
+    done = record(tmp_path, order())
+    assert {kind: one.after for kind, one in done.items()} == {"live": "2", "persistent": "3"}
+    assert guest.pins == {LIVE: "2", CONFIG: "3"}
+    assert former.recall(str(tmp_path), UUID)["persistent"].before == {"emulator": "2-5"}
+
+
+def test_a_live_pin_that_is_none_leaves_the_live_definition_alone_with_a_faked_libvirt(
+    guest: FakeDomain, tmp_path: Path
+) -> None:
+    assert list(record(tmp_path, order().replace(cpus=None))) == ["persistent"]
+    assert guest.pins == {LIVE: "2-5", CONFIG: "2"}
 
 
 def test_without_libvirt_python_one_line_says_what_to_install(tmp_path: Path) -> None:

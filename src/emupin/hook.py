@@ -161,8 +161,7 @@ def _enforce(call: Call, decision: Decision) -> bytes:
     _audit(call, decision, "enforced" if changes else "unchanged")
     if changes:
         log(call.root, f"{call.name}: {call.operation}: emulator threads put on {cpuset.format(cpus)}")
-    if decision.plan.pin is not None:
-        order.start(order.order_for(decision.plan, cpus, status, decision.policy.digest))
+    order.start(order.order_for(decision.plan, status, decision.policy.digest))
     return b""
 
 

@@ -23,6 +23,9 @@ DELAYED = ("/bin/sh", "-c", 'sleep 0.1; exec "$@"', "emupin")
 would wait for the start of a second Python, 3 ms of 17. A `sleep` that knows no fractions fails, and delays nothing.
 """
 
+NO_PIN = "none"
+"""Stands for None on the command line."""
+
 SHUT_OFF = "-1"
 """libvirt's number of a guest that does not run."""
 
@@ -33,9 +36,10 @@ class Order(Frozen):
     uuid: str
     domain_id: str
     """libvirt's number of the running guest, or SHUT_OFF: a guest that was started anew meanwhile has another one."""
-    cpus: frozenset[int]
+    cpus: frozenset[int] | None
+    """For the live definition; None leaves that alone."""
     persist: bool
-    """In the persistent definition too."""
+    """See to the persistent definition too, by a plan of its own."""
     follow: bool
     """The iothreads are pinned like the emulator threads."""
     rule: str
@@ -44,11 +48,11 @@ class Order(Frozen):
     """The policy's digest."""
 
 
-def order_for(plan: Plan, cpus: frozenset[int], status: Status, policy: str) -> Order:
+def order_for(plan: Plan, status: Status, policy: str) -> Order:
     """What to record once `plan` was enforced on the guest that `status` describes."""
     guest = status.domain
     origin = plan.rule or "", plan.placement or "", policy
-    return Order(guest.uuid or "", guest.id or "", cpus, plan.persist, plan.iothreads, *origin)
+    return Order(guest.uuid or "", guest.id or "", plan.pin, plan.persist, plan.iothreads, *origin)
 
 
 def start(order: Order) -> None:
@@ -59,7 +63,7 @@ def start(order: Order) -> None:
     library = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
     code = "import sys; sys.path.insert(0, sys.argv[1]); from emupin.recorder import main; main(*sys.argv[2:])"
     choices = ["yes" if chosen else "no" for chosen in (order.persist, order.follow)]
-    words = [order.uuid, order.domain_id, cpuset.format(order.cpus), *choices]
+    words = [order.uuid, order.domain_id, cpuset.format(order.cpus) if order.cpus else NO_PIN, *choices]
     command = [*DELAYED, sys.executable, "-I", "-c", code, library, *words, order.rule, order.placement, order.policy]
     null = [(os.POSIX_SPAWN_OPEN, stream, "/dev/null", os.O_RDWR, 0) for stream in (0, 1, 2)]
     try:

@@ -12,19 +12,32 @@ import time
 
 from emupin import __version__
 from emupin.base import cpuset, files
-from emupin.base.errors import DomainError, HostError, RecordError
+from emupin.base.errors import EmupinError, HostError, RecordError
 from emupin.base.frozen import Frozen
 from emupin.base.log import log
 from emupin.base.text import printable
+from emupin.guest import splice
 from emupin.guest.domainxml import read
-from emupin.order import SHUT_OFF, Order
+from emupin.node import former, store
+from emupin.node.definition import settle_definition
+from emupin.order import NO_PIN, SHUT_OFF, Order
 from emupin.trail import entries, writer
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from typing import Any
+
     import libvirt
 
     from emupin.base.jsonline import Json
+    from emupin.guest.domain import Domain
+    from emupin.policy.values import Policy
+
+    Cpus = frozenset[int]
+
+LIVE, PERSISTENT = "live", "persistent"
+"""Definitions of a guest."""
 
 URI = "qemu:///system"
 WAIT_SECONDS = 3600.0
@@ -41,23 +54,23 @@ def main(uuid: str, domain_id: str, cpus: str, persist: str, follow: str, *origi
     """The recording process; `origin` is the rule, the placement and the policy's digest."""
     _close_inherited()
     root = files.root_from_environment()
-    order = Order(uuid, domain_id, cpuset.parse(cpus), persist == "yes", follow == "yes", *origin)
+    pin = None if cpus == NO_PIN else cpuset.parse(cpus)
+    order = Order(uuid, domain_id, pin, persist == "yes", follow == "yes", *origin)
     try:
-        record_audited(root, order)
-    except (RecordError, DomainError):
+        record_audited(root, order, store.find(root).policy)
+    except EmupinError:
         return  # It is in the trail and in syslog: nobody else listens.
 
 
-def record_audited(root: str, order: Order, hurried: bool = False) -> dict[str, Recorded]:
-    """`record`, and what came of it in the audit trail and in syslog. Raises RecordError, DomainError."""
+def record_audited(root: str, order: Order, policy: Policy | None, hurried: bool = False) -> dict[str, Recorded]:
+    """`record`, and what came of it in the audit trail and in syslog. Raises EmupinError."""
     try:
-        done = record(order, hurried)
-    except (RecordError, DomainError) as error:
+        done = record(root, order, policy, hurried)
+    except EmupinError as error:
         _report(root, order, "failed", str(error), {})
         raise
     if done:
-        definitions = " and the ".join(done)
-        _report(root, order, "recorded", f"the {definitions} definition had another pin", done)
+        _report(root, order, "recorded", "; ".join(f"{kind} definition: {one.why}" for kind, one in done.items()), done)
     return done
 
 
@@ -75,9 +88,8 @@ def _close_inherited() -> None:
 def _report(root: str, order: Order, outcome: str, reason: str, done: dict[str, Recorded]) -> None:
     """One line to syslog, one to the audit trail."""
     first = next(iter(done.values()), None)
-    name, after = first.name if first else None, cpuset.format(order.cpus)
-    trouble = outcome == "failed"
-    log(root, f"{name or order.uuid}: record: {reason}" + ("" if trouble else f", now it says {after}"), trouble)
+    name = first.name if first else None
+    log(root, f"{name or order.uuid}: record: {reason}", outcome == "failed")
     entry: dict[str, Json] = {
         "time": entries.now(),
         "host": os.uname().nodename,
@@ -87,12 +99,12 @@ def _report(root: str, order: Order, outcome: str, reason: str, done: dict[str, 
         "rule": order.rule,
         "placement": order.placement,
         "before": first.before if first else None,
-        "after": after,
+        "after": first.after if first else _text(order.cpus),
         "reason": printable(reason),
         "warnings": [],
         "outcome": outcome,
         "diff": [
-            f"{sign}{kind}: {pin}" for kind, one in done.items() for sign, pin in (("-", one.before), ("+", after))
+            f"{sign}{kind}: {pin}" for kind, one in done.items() for sign, pin in (("-", one.before), ("+", one.after))
         ],
         "policy": order.policy,
         "emupin": __version__,
@@ -103,6 +115,10 @@ def _report(root: str, order: Order, outcome: str, reason: str, done: dict[str, 
         log(root, f"{order.uuid}: record: {error}", trouble=True)
 
 
+def _text(cpus: Cpus | None) -> str | None:
+    return None if cpus is None else cpuset.format(cpus)
+
+
 class Recorded(Frozen):
     """A definition that was changed."""
 
@@ -110,37 +126,45 @@ class Recorded(Frozen):
     """The guest's."""
     before: str | None
     """The pin that it had."""
+    after: str | None
+    why: str
 
 
-def record(order: Order, hurried: bool = False) -> dict[str, Recorded]:
-    """Make libvirt's live and persistent definition say what is ordered; those that did not.
+def record(root: str, order: Order, policy: Policy | None, hurried: bool = False) -> dict[str, Recorded]:
+    """Make libvirt's live definition say what is ordered, and the persistent one what its own plan says; those that
+    did not.
 
     A guest that is gone, or runs anew, has nothing to record. Who is `hurried` does not wait for a migration to end.
-    Raises RecordError, DomainError.
+    Raises EmupinError.
     """
+    libvirt = _libvirt()
+    try:
+        domain = _connect(HURRIED_SECONDS if hurried else CONNECT_SECONDS).lookupByUUIDString(order.uuid)
+        _wait_until_free(domain, HURRIED_SECONDS if hurried else WAIT_SECONDS)
+        if order.domain_id != SHUT_OFF and domain.ID() != int(order.domain_id):
+            return {}
+        done: dict[str, Recorded] = {}
+        book, tries = _Book(root, order.uuid), 1 if hurried else TRIES
+        if order.domain_id != SHUT_OFF and order.cpus is not None:
+            done.update(_asked_again(lambda: _record_live(domain, order, book), LIVE, tries))
+        if order.persist and policy and domain.isPersistent():
+            done.update(_asked_again(lambda: _record_persistent(domain, root, policy, book), PERSISTENT, tries))
+        return done
+    except libvirt.libvirtError as error:
+        if error.get_error_code() in (libvirt.VIR_ERR_NO_DOMAIN, libvirt.VIR_ERR_OPERATION_INVALID):
+            return {}  # It has stopped meanwhile.
+        raise RecordError(URI, str(error), "the threads are placed, only libvirt's XML does not say so") from None
+
+
+def _libvirt() -> Any:
+    """The bindings, quiet. Raises RecordError."""
     try:
         import libvirt
     except ImportError:
         hint = "install python3-libvirt: until then libvirt's own definitions do not have the pin"
         raise RecordError("libvirt-python", "is not installed", hint) from None
     libvirt.registerErrorHandler(lambda *_: None, None)
-    try:
-        domain = _connect(HURRIED_SECONDS if hurried else CONNECT_SECONDS).lookupByUUIDString(order.uuid)
-        _wait_until_free(domain, HURRIED_SECONDS if hurried else WAIT_SECONDS)
-        if domain.ID() != int(order.domain_id):
-            return {}
-        done: dict[str, Recorded] = {}
-        tries = 1 if hurried else TRIES
-        if order.domain_id != SHUT_OFF:
-            done.update(_pin(domain, order, "live", (0, libvirt.VIR_DOMAIN_AFFECT_LIVE), tries))
-        if order.persist and domain.isPersistent():
-            flags = libvirt.VIR_DOMAIN_XML_INACTIVE, libvirt.VIR_DOMAIN_AFFECT_CONFIG
-            done.update(_pin(domain, order, "persistent", flags, tries))
-        return done
-    except libvirt.libvirtError as error:
-        if error.get_error_code() in (libvirt.VIR_ERR_NO_DOMAIN, libvirt.VIR_ERR_OPERATION_INVALID):
-            return {}  # It has stopped meanwhile.
-        raise RecordError(URI, str(error), "the threads are placed, only libvirt's XML does not say so") from None
+    return libvirt
 
 
 def _connect(seconds: float) -> libvirt.virConnect:
@@ -176,31 +200,86 @@ def _wait_until_free(domain: libvirt.virDomain, seconds: float) -> None:
         pause = min(2 * pause, 1.0)
 
 
-def _pin(
-    domain: libvirt.virDomain, order: Order, kind: str, both_flags: tuple[int, int], tries: int
-) -> dict[str, Recorded]:
-    """Pin in one definition, unless it says so already; the flags are those to read it and to change it.
+def _asked_again(ask: Callable[[], Recorded | None], kind: str, tries: int) -> dict[str, Recorded]:
+    """What `ask` changed in the definition of a `kind`; somebody else may have the guest's job for 30 s.
 
-    Raises libvirtError, RecordError, DomainError.
+    Raises libvirtError, EmupinError.
     """
     import libvirt
 
-    xml_flags, flags = both_flags
-    cpus = tuple(cpu in order.cpus for cpu in range(max(order.cpus) + 1))
     for _ in range(tries):
-        guest = read(domain.XMLDesc(xml_flags).encode(), f"{kind} definition")
-        iothreads = [each for each in guest.iothreads if order.follow and guest.iothreadpins.get(each) != order.cpus]
-        if guest.emulatorpin == order.cpus and not iothreads:
-            return {}
         try:
-            if guest.emulatorpin != order.cpus:
-                domain.pinEmulator(cpus, flags)
-            for iothread in iothreads:
-                domain.pinIOThread(iothread, cpus, flags)
+            done = ask()
         except libvirt.libvirtError as error:
             if error.get_error_code() != libvirt.VIR_ERR_OPERATION_TIMEOUT:
                 raise
-            continue  # Somebody else had the job for 30 s.
-        return {kind: Recorded(guest.name, cpuset.format(guest.emulatorpin) if guest.emulatorpin else None)}
-    busy = f"the {kind} definition was busy {tries} times for 30 s"
-    raise RecordError(URI, busy, "`virsh emulatorpin` does it")
+            continue
+        return {kind: done} if done else {}
+    raise RecordError(URI, f"the {kind} definition was busy {tries} times for 30 s", "`virsh emulatorpin` does it")
+
+
+class _Book(Frozen):
+    """Where what stood in a guest's definitions before is kept."""
+
+    root: str
+    uuid: str
+
+    def remember(self, kind: str, guest: Domain, cpus: Cpus | None, iothreads: Sequence[int]) -> None:
+        """Raises HostError."""
+        there = former.pins_of(guest)
+        keys = [former.EMULATOR, *map(str, iothreads)]
+        former.remember(self.root, self.uuid, kind, there, dict.fromkeys(keys, _text(cpus)))
+
+
+def _record_live(domain: libvirt.virDomain, order: Order, book: _Book) -> Recorded | None:
+    """Pin in the live definition, unless it says so already. Raises libvirtError, EmupinError."""
+    import libvirt
+
+    guest = read(domain.XMLDesc(0).encode(), "live definition")
+    return _pin(domain, guest, order.cpus or frozenset(), order.follow, (LIVE, libvirt.VIR_DOMAIN_AFFECT_LIVE), book)
+
+
+def _record_persistent(domain: libvirt.virDomain, root: str, policy: Policy, book: _Book) -> Recorded | None:
+    """Pin in the persistent definition as its own plan says, or take an impossible pin out.
+
+    Raises libvirtError, EmupinError.
+    """
+    import libvirt
+
+    guest = read(domain.XMLDesc(libvirt.VIR_DOMAIN_XML_INACTIVE).encode(), "persistent definition", policy.sections())
+    settled = settle_definition(root, policy, guest)
+    if not settled.plan.persist or not settled.differs(guest):
+        return None
+    if settled.pin is not None:
+        kind = PERSISTENT, libvirt.VIR_DOMAIN_AFFECT_CONFIG
+        return _pin(domain, guest, settled.pin, settled.plan.iothreads, kind, book)
+    take_out(domain)
+    why = f"its pin was taken out, libvirt cannot start the guest with it: {settled.obstacle}"
+    return Recorded(guest.name, _text(guest.emulatorpin), None, why)
+
+
+def _pin(
+    domain: libvirt.virDomain, guest: Domain, cpus: Cpus, follow: bool, kind: tuple[str, int], book: _Book
+) -> Recorded | None:
+    """Pin in a definition, of a kind and with the flags to change it, unless it says so already."""
+    iothreads = [each for each in guest.iothreads if follow and guest.iothreadpins.get(each) != cpus]
+    if guest.emulatorpin == cpus and not iothreads:
+        return None
+    book.remember(kind[0], guest, cpus, iothreads)
+    mask = tuple(cpu in cpus for cpu in range(max(cpus) + 1))
+    if guest.emulatorpin != cpus:
+        domain.pinEmulator(mask, kind[1])
+    for iothread in iothreads:
+        domain.pinIOThread(iothread, mask, kind[1])
+    why = f"had another pin, now it says {cpuset.format(cpus)}"
+    return Recorded(guest.name, _text(guest.emulatorpin), _text(cpus), why)
+
+
+def take_out(domain: libvirt.virDomain) -> None:
+    """Define the guest anew without its `<emulatorpin>`: no call of libvirt's takes one out. Raises libvirtError."""
+    import libvirt
+
+    flags = libvirt.VIR_DOMAIN_XML_INACTIVE | libvirt.VIR_DOMAIN_XML_SECURE
+    data = domain.XMLDesc(flags).encode()
+    guest = read(data, "persistent definition", frozenset())
+    domain.connect().defineXML(splice.apply(data, splice.removal(data, guest)).decode())

@@ -5,12 +5,14 @@ from __future__ import annotations
 import pytest
 from hosts import UUID, domain_xml
 
+from emupin.engine.definition import Settled
 from emupin.engine.plan import Plan
 from emupin.guest import domainxml
 from emupin.guest.domain import Domain, Status
 from emupin.guest.threads import EMULATOR, HELPER, IOTHREAD, VCPU, VHOST, Thread
+from emupin.live import drift
 from emupin.live.causes import FEWER_ABOVE
-from emupin.live.drift import DEFINED, TRANSIENT, UNKNOWN, Drift, Group, Live, assess
+from emupin.live.drift import DEFINED, TRANSIENT, UNKNOWN, Assessment, Drift, Group, Live
 
 MAIN, RCU, VHOST_TID, WORKER, VCPU_TID, KERNEL = 4242, 4243, 4280, 4261, 4250, 4290
 PLAN = Plan(frozenset({2}), "because", "nfv", "vcpu:0", persist=True)
@@ -51,10 +53,15 @@ def live(now: Domain | None = None, stored: Domain | None = None, group: frozens
     )
 
 
+def assess(found: Live, plan: Plan) -> Assessment:
+    """The definition has the same plan, unless the test says otherwise."""
+    return drift.assess(found if found.settled else found.replace(settled=Settled(plan, plan.pin)), plan)
+
+
 def causes(found: Live, plan: Plan = PLAN) -> dict[str, set[str]]:
     by_place: dict[str, set[str]] = {}
-    for drift in assess(found, plan).drifts:
-        by_place.setdefault(drift.where, set()).add(drift.cause)
+    for each in assess(found, plan).drifts:
+        by_place.setdefault(each.where, set()).add(each.cause)
     return by_place
 
 
@@ -209,3 +216,23 @@ def test_iothreads_that_follow() -> None:
         ("live XML", "<iothreadpin> of iothread1", None),
         ("persistent XML", "<iothreadpin> of iothread1", None),
     ]
+
+
+# -- the persistent definition is a guest of its own ------------------------------------------------------------------
+
+
+def test_a_definition_with_other_vcpu_pins_has_another_pin() -> None:
+    stored = guest("3", vcpu0="3")
+    settled = Settled(PLAN.replace(cpus=cpus(3)), cpus(3))
+    found = live(guest("2"), stored).replace(settled=settled)
+    assert assess(found, PLAN).in_line
+    (left,) = assess(found.replace(persistent=guest("2", vcpu0="3")), PLAN).drifts
+    assert (left.where, left.expected, left.found) == ("persistent XML", cpus(3), cpus(2))
+
+
+def test_a_definition_that_libvirt_cannot_start() -> None:
+    failed = Plan(None, "nothing passes", "nfv", failed=True, persist=True)
+    found = live().replace(persistent=guest("99"), settled=Settled(failed, None, "CPU 99 is not online"))
+    (left,) = assess(found, PLAN).drifts
+    assert (left.where, left.expected, left.found) == ("persistent XML", None, cpus(99))
+    assert left.cause == "libvirt cannot start the guest with it: CPU 99 is not online"

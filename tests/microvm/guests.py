@@ -39,6 +39,8 @@ class Guest:
     emulatorpin: str = UNION
     extra: str = ""
     more: str = ""
+    memory: str = ""
+    """Elements that say where its memory comes from."""
 
     @property
     def xml(self) -> str:
@@ -47,7 +49,7 @@ class Guest:
         iothreads = "<iothreads>1</iothreads>" if "iothreadpin" in self.extra else ""
         return (
             f"<domain type='qemu' xmlns:qemu='{NAMESPACE}'><name>{self.name}</name><memory unit='MiB'>32</memory>"
-            f"<vcpu>{len(self.vcpus)}</vcpu>{iothreads}<cputune>{pins}{self.extra}</cputune>"
+            f"<vcpu>{len(self.vcpus)}</vcpu>{iothreads}<cputune>{pins}{self.extra}</cputune>{self.memory}"
             "<os><type arch='x86_64' machine='pc'>hvm</type></os><features><acpi/></features>"
             f"<devices><emulator>/usr/bin/qemu-system-x86_64</emulator>"
             f"<controller type='usb' model='none'/><memballoon model='none'/></devices>{self.more}</domain>"
@@ -72,3 +74,15 @@ NFV = Guest(
 WIDE = Guest("wide-1", (3,), emulatorpin="1-2")
 DEDICATED = Guest("dedicated-1", (2,), emulatorpin="2")
 NUMA = Guest("numa-1", (0,), emulatorpin="0")
+PREALLOCATED = Guest(
+    "nfv-2",
+    (0, 2),
+    emulatorpin="0,2",
+    memory=(
+        "<memoryBacking><allocation mode='immediate'/></memoryBacking><numatune><memory mode='strict' nodeset='0-1'/>"
+        "<memnode cellid='0' mode='strict' nodeset='0'/><memnode cellid='1' mode='strict' nodeset='1'/></numatune>"
+        "<cpu><numa><cell id='0' cpus='0' memory='16' unit='MiB'/><cell id='1' cpus='1' memory='16' unit='MiB'/></numa>"
+        "</cpu>"
+    ),
+)
+"""As Nova has a guest with memory on both nodes: vcpu:0 leaves the emulator no CPU on the second one."""

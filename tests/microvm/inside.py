@@ -25,7 +25,7 @@ sys.path.insert(0, str(TESTS))
 from real import inner  # noqa: E402
 from real.threads import cpus  # noqa: E402
 
-from microvm.guests import DEDICATED, NFV, NUMA, POLICY, UNION, WIDE, Guest  # noqa: E402
+from microvm.guests import DEDICATED, NFV, NUMA, POLICY, PREALLOCATED, UNION, WIDE, Guest  # noqa: E402
 from microvm.observed import CGROUP, RUN, STORED, machine_of, observe, pin, recording, threads_of  # noqa: E402
 
 NODE = Path("/sys/devices/system/node")
@@ -199,7 +199,29 @@ def play(report: Report) -> None:
         report.add(guest.name, **start(guest))
         report.add(f"{guest.name}, recorded", **record(guest))
         virsh("destroy", guest.name)
+    play_preallocated(report)
     report.add("end", syslog=Path(inner.STORE, "syslog").read_text(errors="replace").splitlines())
+
+
+def play_preallocated(report: Report) -> None:
+    """A guest that libvirt 9.0.0 cannot start with the pin that is planned: start, again, save, restore."""
+    report.add("preallocated", **start(PREALLOCATED))
+    time.sleep(10)  # Whoever would record it has done so by now.
+    report.add("preallocated, recorded", live=pin(RUN, PREALLOCATED), stored=pin(STORED, PREALLOCATED))
+    virsh("destroy", PREALLOCATED.name)
+    virsh("start", PREALLOCATED.name)
+    report.add("preallocated, again", **observe(PREALLOCATED))
+    virsh("save", PREALLOCATED.name, "/var/lib/image")
+    virsh("restore", "/var/lib/image")
+    report.add("preallocated, restored", **observe(PREALLOCATED))
+    virsh("destroy", PREALLOCATED.name)
+    virsh("emulatorpin", PREALLOCATED.name, "0", "--config")
+    failed = run("sh", "-c", f"virsh start {PREALLOCATED.name} 2>&1", check=False)
+    corrected = wait_until(lambda: pin(STORED, PREALLOCATED) != "0")
+    report.add("preallocated, its own pin", failed=failed, corrected=corrected, stored=pin(STORED, PREALLOCATED))
+    virsh("start", PREALLOCATED.name)
+    report.add("preallocated, corrected", **observe(PREALLOCATED))
+    virsh("destroy", PREALLOCATED.name)
 
 
 def main() -> None:

@@ -145,6 +145,23 @@ def test_the_numa_check_skips_a_placement_on_the_other_node(scenes: Scenes) -> N
     assert (scenes["numa-1, recorded"]["live"], scenes["numa-1, recorded"]["stored"]) == ("1", "1")
 
 
+def test_a_pin_that_libvirt_could_not_start_with_is_for_the_live_threads_only(scenes: Scenes) -> None:
+    """libvirt 9.0.0 allocates memory from a thread on the memory's nodes, after it has confined QEMU to the pin."""
+    for scene in ("preallocated", "preallocated, again", "preallocated, restored", "preallocated, corrected"):
+        seen = scenes[scene]
+        assert (sets(seen), seen["state"]) == ([[0]], "running"), scene
+    recorded = scenes["preallocated, recorded"]
+    assert (recorded["live"], recorded["stored"]) == ("0,2", "0,2")
+    (first, *_) = scenes["preallocated"]["audit"]
+    assert any("allocates the guest's memory on NUMA node 1" in warning for warning in first["warnings"])
+
+
+def test_a_definition_with_a_pin_that_libvirt_cannot_start_with_is_corrected(scenes: Scenes) -> None:
+    seen = scenes["preallocated, its own pin"]
+    assert "error" in seen["failed"]
+    assert (seen["corrected"], seen["stored"]) == (True, None)
+
+
 def test_no_thread_is_outside_the_cgroups_of_the_guest(scenes: Scenes) -> None:
     for scene in scenes.values():
         for thread in scene.get("threads", []):

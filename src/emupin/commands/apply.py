@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import functools
 import os
 from typing import TYPE_CHECKING
 
@@ -64,7 +65,7 @@ def run(args: argparse.Namespace) -> int:
         _keep_policy(root, context.policy, args.policy)
     for problem in context.problems:
         streams.say(problem)
-    means = Means(os.sched_setaffinity, _record) if args.yes else None
+    means = Means(os.sched_setaffinity, functools.partial(_record, context.policy)) if args.yes else None
     results = []
     for result in applying.apply(context, names, means):
         results.append(result)
@@ -81,10 +82,10 @@ def run(args: argparse.Namespace) -> int:
     return _exit_status(context, results)
 
 
-def _record(root: str, order: Order) -> dict[str, Recorded]:
+def _record(policy: Policy, root: str, order: Order) -> dict[str, Recorded]:
     from emupin import recorder
 
-    return recorder.record_audited(root, order, hurried=True)
+    return recorder.record_audited(root, order, policy, hurried=True)
 
 
 # -- which policy, which guests ---------------------------------------------------------------------------------------

@@ -89,6 +89,7 @@ def plan(guest: Domain, policy: Policy, host: Host | None, others: Others = NOBO
         attempts=tuple(attempts),
         failed=True,
         on_failure=rule.on_failure,
+        persist=rule.persist,
     )
 
 

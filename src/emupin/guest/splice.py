@@ -63,6 +63,15 @@ def edits(data: bytes, domain: Domain, emulator: frozenset[int], follow: bool = 
     return [*changes, _insert(data, layout, ahead, missing, cpus)] if missing else changes
 
 
+def removal(data: bytes, domain: Domain) -> list[Edit]:
+    """What takes the `<emulatorpin>` out, with the line that it has to itself; nothing where there is none."""
+    element = domain.layout.emulatorpin
+    if element is None:
+        return []
+    line = _line_start(data, element.start)
+    return [Edit(element.start - len(line), element_end(data, element), b"")]
+
+
 def apply(data: bytes, changes: Iterable[Edit]) -> bytes:
     """`data` with the `changes`, which do not overlap."""
     pieces, position = [], 0

@@ -12,14 +12,16 @@ from typing import TYPE_CHECKING
 
 from emupin.base.errors import HostError
 from emupin.base.files import LIBVIRT_RUN, read_bytes
+from emupin.engine.definition import settle
 from emupin.engine.plan import plan
 from emupin.engine.situation import cpus_that_matter
 from emupin.guest import domainxml, splice, statusxml
-from emupin.live import observe
+from emupin.live import causes, observe
 from emupin.live.drift import DEFINED, LIVE, PERSISTENT, Drift
 from emupin.live.observe import DEFINITIONS
 
 if TYPE_CHECKING:
+    from emupin.engine.definition import Settled
     from emupin.engine.plan import Plan
     from emupin.guest.domain import Domain, Status
     from emupin.live.facts import Facts
@@ -64,9 +66,13 @@ def look(context: Context, name: str, facts: Facts) -> Look:
         return _look_shut_off(context, name, facts)
     found = observe.observe(context.root, name, context.policy, facts).assessment
     texts = {LIVE: live_xml(context.root, name)[0]} if found.plan.pin is not None else {}
-    if texts and found.persistence == DEFINED and found.plan.persist:
-        texts[PERSISTENT] = read_file(f"{context.root}{DEFINITIONS}/{name}.xml")
-    diffs = {where: diff for where, data in texts.items() if (diff := _diff(data, found.plan))}
+    diffs = {
+        where: diff for where, data in texts.items() if (diff := _diff(data, found.plan.pin, found.plan.iothreads))
+    }
+    settled = found.live.settled
+    if settled and settled.plan.persist and (settled.pin is not None or settled.obstacle):
+        stored = _diff(read_file(f"{context.root}{DEFINITIONS}/{name}.xml"), settled.pin, settled.plan.iothreads)
+        diffs.update({PERSISTENT: stored} if stored else {})
     return Look(found.guest, True, found.plan, found.drifts, diffs, found.persistence)
 
 
@@ -83,25 +89,27 @@ def _look_shut_off(context: Context, name: str, facts: Facts) -> Look:
     guest = domainxml.read(data, path, context.policy.sections())
     wanted = cpus_that_matter(guest, context.policy, facts.host)
     others = facts.ledger.others(guest.uuid, wanted) if facts.ledger else facts.held
-    planned = plan(guest, context.policy, facts.host, others)
-    if planned.pin is None or not planned.persist:
-        return Look(guest, False, planned)
-    diff = _diff(data, planned)
-    drifts = tuple(_stored_drifts(guest, planned, planned.pin))
-    return Look(guest, False, planned, drifts, {PERSISTENT: diff} if diff else {})
+    settled = settle(guest, plan(guest, context.policy, facts.host, others), facts.host)
+    if not settled.plan.persist or not settled.differs(guest):
+        return Look(guest, False, settled.plan)
+    diff = _diff(data, settled.pin, settled.plan.iothreads)
+    return Look(guest, False, settled.plan, tuple(_stored_drifts(guest, settled)), {PERSISTENT: diff} if diff else {})
 
 
-def _stored_drifts(guest: Domain, planned: Plan, cpus: Cpus) -> list[Drift]:
+def _stored_drifts(guest: Domain, settled: Settled) -> list[Drift]:
+    if settled.obstacle:
+        return [Drift(PERSISTENT, "<emulatorpin>", None, guest.emulatorpin, causes.impossible(settled.obstacle))]
     cause = "not recorded since the guest was defined, or the plan has changed"
     pins = [("<emulatorpin>", guest.emulatorpin)]
-    if planned.iothreads:
+    if settled.plan.iothreads:
         pins += [(f"<iothreadpin> of iothread{each}", guest.iothreadpins.get(each)) for each in guest.iothreads]
-    return [Drift(PERSISTENT, element, cpus, pin, cause) for element, pin in pins if pin != cpus]
+    return [Drift(PERSISTENT, element, settled.pin, pin, cause) for element, pin in pins if pin != settled.pin]
 
 
-def _diff(data: bytes, planned: Plan) -> tuple[str, ...]:
+def _diff(data: bytes, pin: Cpus | None, follow: bool) -> tuple[str, ...]:
+    """The lines that differ once the definition says `pin`, or none at all."""
     guest = domainxml.read(data, "definition", frozenset())
-    edits = splice.edits(data, guest, planned.cpus or frozenset(), planned.iothreads)
+    edits = splice.removal(data, guest) if pin is None else splice.edits(data, guest, pin, follow)
     return tuple(splice.cputune_diff(data, guest, edits)) if edits else ()
 
 

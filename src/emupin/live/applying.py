@@ -139,7 +139,7 @@ def _mend_once(context: Context, name: str, seen: Look, means: Means, done: Done
             check_process(context.root, status.pid, status.domain.uuid or "")
             decision = _decide(context, name, data)
             _enforce(context, decision, status, means, done)
-            order = order_for(decision.plan, decision.plan.cpus or frozenset(), status, decision.policy.digest)
+            order = order_for(decision.plan, status, decision.policy.digest)
         else:
             path = f"{context.root}{DEFINITIONS}/{name}.xml"
             decision = _decide_shut_off(context, name, read_file(path))
@@ -150,14 +150,15 @@ def _mend_once(context: Context, name: str, seen: Look, means: Means, done: Done
         _put(context.root, entries.failure("apply", "failed", name, decision, str(error)))
         log(context.root, f"apply: {error}", trouble=True)
         raise
-    if decision.plan.pin is not None and _is_unrecorded(seen, order):
+    if _is_unrecorded(seen, order):
         done.recorded += [each for each in means.record(context.root, order) if each not in done.recorded]
 
 
 def _is_unrecorded(seen: Look, order: Order) -> bool:
     """libvirt need not be asked where its files say what is ordered: apply works without libvirt-python then."""
-    pinned = all(each.where not in (LIVE, PERSISTENT) for each in seen.drifts) and seen.plan.cpus == order.cpus
-    return not pinned or (order.persist and seen.persistence == UNKNOWN)
+    pinned = all(each.where not in (LIVE, PERSISTENT) for each in seen.drifts)
+    as_seen = not seen.running or seen.plan.pin == order.cpus
+    return not (pinned and as_seen) or (order.persist and seen.persistence == UNKNOWN)
 
 
 def _decide(context: Context, name: str, data: bytes) -> Decision:
@@ -183,7 +184,7 @@ def _decide_shut_off(context: Context, name: str, data: bytes) -> Decision:
 def _order_for_shut_off(decision: Decision) -> Order:
     made, guest = decision.plan, decision.guest
     origin = made.rule or "", made.placement or "", decision.policy.digest
-    return Order(guest.uuid or "", SHUT_OFF, made.cpus or frozenset(), made.persist, made.iothreads, *origin)
+    return Order(guest.uuid or "", SHUT_OFF, None, made.persist, made.iothreads, *origin)
 
 
 def _enforce(context: Context, decision: Decision, status: Status, means: Means, done: Done) -> None:

@@ -15,6 +15,7 @@ from emupin.live.causes import Views
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
+    from emupin.engine.definition import Settled
     from emupin.engine.plan import Plan
     from emupin.guest.domain import Domain, Status
     from emupin.guest.threads import Thread
@@ -52,6 +53,9 @@ class Live(Frozen):
     """The persistent definition, where it was read."""
     claimed: Cpus | None = None
     """Where the hook decided to have the emulator threads, last time it was called for this run of the guest."""
+    settled: Settled | None = None
+    """What the persistent definition is to say, where it was read: a plan of its own, for it may have other vCPU pins.
+    """
 
 
 class Placed(Frozen):
@@ -71,9 +75,9 @@ class Drift(Frozen):
 
     where: str
     what: str
-    expected: Cpus
+    expected: Cpus | None
+    """None: no pin at all; likewise below."""
     found: Cpus | None
-    """None: no pin at all."""
     cause: str
     """The likely one, in plain words."""
     tid: int | None = None
@@ -118,13 +122,14 @@ class Assessment(Frozen):
 
 
 def assess(live: Live, plan: Plan) -> Assessment:
-    """Compare. A guest that no rule takes, or that the plan keeps as it is, has no drift."""
+    """Compare. Threads that no rule takes, or that the plan keeps as they are, have no drift."""
+    stored = tuple(_stored_drifts(live))
     if plan.cpus is None:
-        return Assessment(live, plan, tuple(Placed(thread, None) for thread in live.threads), ())
+        return Assessment(live, plan, tuple(Placed(thread, None) for thread in live.threads), stored)
     ours = {EMULATOR, VHOST, IOTHREAD} if plan.iothreads else {EMULATOR, VHOST}
     placed = tuple(Placed(thread, plan.cpus if thread.kind in ours else None) for thread in live.threads)
-    drifts = tuple(drift for subject in _subjects(live, plan, plan.cpus) for drift in _drifts(subject, live, plan))
-    return Assessment(live, plan, placed, drifts)
+    drifts = tuple(drift for subject in _subjects(live, plan, plan.cpus) for drift in _drifts(subject, plan))
+    return Assessment(live, plan, placed, drifts + stored)
 
 
 class _Subject(Frozen):
@@ -134,6 +139,11 @@ class _Subject(Frozen):
     threads: tuple[Thread, ...]
     group: Group | None
     views: Views
+
+    @property
+    def element(self) -> str:
+        of_whom = f" of {self.group_name}" if self.views.command == "iothreadpin" else ""
+        return f"<{self.views.command}>{of_whom}"
 
 
 def _subjects(live: Live, plan: Plan, planned: Cpus) -> Iterator[_Subject]:
@@ -168,7 +178,7 @@ def _subjects(live: Live, plan: Plan, planned: Cpus) -> Iterator[_Subject]:
         yield _Subject(f"iothread{number}", mine, group, views("iothreadpin", mine, group, pin, stored))
 
 
-def _drifts(subject: _Subject, live: Live, plan: Plan) -> Iterator[Drift]:
+def _drifts(subject: _Subject, plan: Plan) -> Iterator[Drift]:
     views, planned = subject.views, subject.views.planned
     for thread in subject.threads:
         if thread.allowed != planned:
@@ -181,10 +191,18 @@ def _drifts(subject: _Subject, live: Live, plan: Plan) -> Iterator[Drift]:
     elif group and group.effective != planned:
         what = f"cpuset.cpus.effective of {subject.group_name}"
         yield Drift(CGROUP, what, planned, group.effective, causes.FEWER_ABOVE)
-    element = f"<{views.command}>" + (f" of {subject.group_name}" if views.command == "iothreadpin" else "")
-    if plan.pin is None:
+    if plan.pin is not None and views.live != planned:
+        yield Drift(LIVE, subject.element, planned, views.live, causes.of_live(views))
+
+
+def _stored_drifts(live: Live) -> Iterator[Drift]:
+    """Where the persistent definition does not say what its own plan wants."""
+    settled, stored = live.settled, live.persistent
+    if settled is None or stored is None or not settled.plan.persist:
         return
-    if views.live != planned:
-        yield Drift(LIVE, element, planned, views.live, causes.of_live(views))
-    if plan.persist and live.persistence == DEFINED and views.persistent != planned:
-        yield Drift(PERSISTENT, element, planned, views.persistent, causes.of_persistent(views))
+    if settled.obstacle:
+        yield Drift(PERSISTENT, "<emulatorpin>", None, stored.emulatorpin, causes.impossible(settled.obstacle))
+    for subject in _subjects(live, settled.plan, settled.pin) if settled.pin else ():
+        if subject.views.persistent != settled.pin:
+            cause = causes.of_persistent(subject.views)
+            yield Drift(PERSISTENT, subject.element, settled.pin, subject.views.persistent, cause)

@@ -13,6 +13,7 @@ from emupin.base import cpuset
 from emupin.base.errors import DomainError, HostError
 from emupin.base.files import LIBVIRT_RUN, read_bytes
 from emupin.base.frozen import Frozen
+from emupin.engine.definition import Settled, settle
 from emupin.engine.plan import Plan, plan
 from emupin.engine.situation import cpus_that_matter
 from emupin.guest import domainxml
@@ -93,7 +94,7 @@ def observe(root: str, name: str, policy: Policy | None, facts: Facts | None) ->
     threads += read_helpers(root, status, folder, texts)
     counters = {thread.tid: found for thread in threads if (found := _counters(root, *texts[thread.tid])) is not None}
     alive = tuple(thread for thread in threads if thread.tid in counters)
-    persistence, persistent = read_definition(root, name)
+    persistence, persistent = read_definition(root, name, policy)
     planned = _plan(guest, policy, facts)
     live = Live(
         status,
@@ -103,6 +104,7 @@ def observe(root: str, name: str, policy: Policy | None, facts: Facts | None) ->
         persistence,
         persistent,
         _claimed(guest, facts),
+        settle_as(persistent, policy, facts) if persistent else None,
     )
     return Observed(assess(live, planned), counters, at)
 
@@ -125,17 +127,22 @@ def _plan(guest: Domain, policy: Policy | None, facts: Facts | None) -> Plan:
     return plan(guest, policy, facts.host, others)
 
 
+def settle_as(definition: Domain, policy: Policy | None, facts: Facts | None) -> Settled:
+    """What a definition is to say, by a plan of its own."""
+    return settle(definition, _plan(definition, policy, facts), facts.host if facts else None)
+
+
 def _claimed(guest: Domain, facts: Facts | None) -> frozenset[int] | None:
     claim = facts.ledger.claims.get(guest.uuid or "") if facts and facts.ledger else None
     return from_mask(claim.cpus) if claim else None
 
 
-def read_definition(root: str, name: str) -> tuple[str, Domain | None]:
+def read_definition(root: str, name: str, policy: Policy | None) -> tuple[str, Domain | None]:
     """What is known of the persistent definition of `name`, and the definition where it can be read."""
     folder = root + DEFINITIONS
     path = f"{folder}/{name}.xml"
     try:
-        return DEFINED, domainxml.read(read_bytes(path), path, frozenset())
+        return DEFINED, domainxml.read(read_bytes(path), path, policy.sections() if policy else frozenset())
     except FileNotFoundError:
         return (TRANSIENT if os.path.isdir(folder) else UNKNOWN), None
     except (OSError, DomainError):  # Not ours to judge: libvirt holds its definitions in memory.

@@ -174,7 +174,7 @@ def _said(found: Assessment) -> Iterator[str]:
         places += [drift.what if drift.where == CGROUP else f"{drift.where} {drift.what}"
                    for drift in drifts if drift.where != THREAD]  # fmt: skip
         on = "no pin" if cpus is None else f"on {cpuset.format(cpus)}"
-        yield f"{on}, planned {cpuset.format(drifts[0].expected)}: {'; '.join(places)}: {cause}"
+        yield f"{on}, planned {_pin(drifts[0].expected)}: {'; '.join(places)}: {cause}"
 
 
 def _remark(mark: str, text: str, code: str, width: int, colour: bool) -> Iterator[str]:

@@ -1,0 +1,46 @@
+"""What a guest's persistent definition is to say of its emulator threads' CPUs.
+
+The definition is a guest of its own: it may have other vCPU pins than the guest that runs, and so another plan.
+"""
+
+from __future__ import annotations
+
+from emupin.base.frozen import Frozen
+from emupin.engine.startable import obstacle
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from emupin.engine.host import Host
+    from emupin.engine.plan import Plan
+    from emupin.guest.domain import Domain
+
+    Cpus = frozenset[int]
+
+
+class Settled(Frozen):
+    """A definition's plan, and what comes of it in the XML."""
+
+    plan: Plan
+    pin: Cpus | None = None
+    """None: the pin that is there stays, or goes."""
+    obstacle: str | None = None
+    """Why libvirt cannot start the guest with the pin that is there, which goes; None: it does not go."""
+
+    def differs(self, guest: Domain) -> bool:
+        """Whether the definition `guest` says something else."""
+        if self.obstacle:
+            return True
+        iothreads = guest.iothreads if self.plan.iothreads else ()
+        wrong = any(guest.iothreadpins.get(each) != self.pin for each in iothreads)
+        return self.pin is not None and (guest.emulatorpin != self.pin or wrong)
+
+
+def settle(guest: Domain, made: Plan, host: Host | None) -> Settled:
+    """What the plan `made` for `guest` means for its XML: the pin, or nothing, or that an impossible one goes.
+
+    A guest that no rule takes, or that a rule keeps, is left as it is.
+    """
+    if made.pin is not None:
+        return Settled(made, made.pin)
+    ours = made.cpus is not None or made.failed
+    return Settled(made, None, obstacle(guest.emulatorpin, guest, host) if ours and guest.emulatorpin else None)
