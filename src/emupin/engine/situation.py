@@ -42,10 +42,11 @@ class Situation(Frozen):
 def pins(guest: Domain) -> list[tuple[int, Cpus | None]]:
     """The CPUs of every vCPU; None for one that may run on any CPU.
 
-    A vCPU that is not plugged in counts only with a pin of its own: it will run there once it is.
+    A vCPU that is not plugged in counts where it is confined to some: it will run there once it is.
     """
     own, floating, offline = guest.vcpupins, guest.floating, guest.offline
-    return [(vcpu, own.get(vcpu, floating)) for vcpu in range(guest.vcpus) if vcpu not in offline or vcpu in own]
+    of_all = [(vcpu, own.get(vcpu, floating)) for vcpu in range(guest.vcpus)]
+    return [(vcpu, cpus) for vcpu, cpus in of_all if cpus is not None or vcpu not in offline]
 
 
 def vcpu_cpus(guest: Domain) -> Cpus:
