@@ -26,7 +26,7 @@ from emupin.base.errors import HostError
 from emupin.engine.situation import Others
 from emupin.guest import domainxml
 from emupin.live.facts import Facts
-from emupin.node.claims import FORMAT, PENDING_SECONDS, Ledger, from_mask
+from emupin.node.claims import PENDING_SECONDS, Ledger, from_mask
 
 TEXT = policy_text('dedicated, "vcpu:0"', 'match: {name: "nfv-*"}', pool="64-127")
 POLICY = policy('dedicated, "vcpu:0"', 'match: {name: "nfv-*"}', pool="64-127")
@@ -167,11 +167,18 @@ def two_running(host: Host) -> Path:
     return host.root / "run/emupin/claims"
 
 
-def rewritten(path: Path, **changes: Any) -> None:
+BOOT = "f1d2d2f9-0000-4000-8000-000000000001"
+
+
+def rewritten(path: Path, old: str, new: str, head: str = "emupin-claims 2") -> None:
     """The ledger as another would have written it, whole."""
-    names = ("written_by", "boot", "tenants", "claims", "starting", "history")
-    parts: dict[str, Any] = dict(zip(names, marshal.loads(path.read_bytes().partition(b"\n")[2])))
-    payload = marshal.dumps(tuple({**parts, **changes}.values()))
+    payload = path.read_text().partition("\n")[2].replace(old, new).encode()
+    path.write_bytes(f"{head} {hex_digest(payload)}\n".encode() + payload)
+
+
+def of_emupin_0_1(path: Path, *parts: Any) -> None:
+    """The ledger as emupin 0.1 wrote it under some Python."""
+    payload = marshal.dumps((("0.1.0", 50990320), *parts))
     path.write_bytes(hex_digest(payload).encode() + b"\n" + payload)
 
 
@@ -184,10 +191,11 @@ WORTHLESS: dict[str, Callable[[Path], object]] = {
     "missing": Path.unlink,
     "empty": lambda path: path.write_bytes(b""),
     "junk": lambda path: path.write_bytes(b"junk" * 99),
-    "another version's": lambda path: rewritten(path, written_by=("0.0.1", FORMAT[1]), claims={}),
-    "another interpreter's": lambda path: rewritten(path, written_by=(FORMAT[0], 1), claims={}),
-    "another shape": lambda path: rewritten(path, more=1),
-    "from another boot": lambda path: rewritten(path, boot="f1d2d2f9-0000-4000-8000-00000000000f", claims={}),
+    "a later version's": lambda path: rewritten(path, "claim", "promise", "emupin-claims 3"),
+    "not of its format": lambda path: rewritten(path, f"claim {UUID}", "claim"),
+    "from another boot": lambda path: rewritten(path, BOOT, BOOT[:-1] + "f"),
+    "emupin 0.1's of another boot": lambda path: of_emupin_0_1(path, "another", {}, {UUID: (1, True, 9.0, 0)}, {}, {}),
+    "emupin 0.1's of another shape": lambda path: of_emupin_0_1(path, BOOT, {}),
     "unreadable": unreadable,
 }
 
@@ -200,6 +208,42 @@ def test_a_ledger_that_is_worthless_is_made_anew(host: Host, way: str) -> None:
     assert held(host) == before
     assert placed(host, C) == "66"
     assert claims(host)[UUID] == (frozenset((64,)), True)
+
+
+@pytest.mark.parametrize("since", [12.5, float("-inf")])
+def test_a_ledger_of_emupin_0_1_is_read(host: Host, since: float) -> None:
+    """Nothing but the ledger knows of A's start, of what B had before, and of what C held last."""
+    pool = host.root / "run/emupin/claims"
+    assert placed(host, A) == "64"
+    run(host, B)
+    starting, former = {UUID: (1 << 70, time.clock_gettime(time.CLOCK_BOOTTIME))}, 1 << 67
+    held_by = {UUID: (1 << 64, True, 12.5 + PENDING_SECONDS * 1e6, 0), ANOTHER: (1 << 66, True, since, former)}
+    of_emupin_0_1(pool, BOOT, {"nfv-b.xml": ("junk",)}, held_by, starting, {THIRD: 1 << 68})
+    assert claims(host) == {UUID: (frozenset((64,)), True), ANOTHER: (frozenset((66,)), True)}
+    assert set(held(host).dedicated) == {64, 66, 67}
+    assert held(host).vcpus[70] == UUID
+    assert held(host, THIRD).previous == frozenset((68,))
+
+
+def test_what_a_later_emupin_adds_is_passed_over(host: Host) -> None:
+    """And an earlier one goes on where it left off, within one version of the format."""
+    path = two_running(host)
+    held(host)
+    before = claims(host)
+    lines = path.read_text().partition("\n")[2].splitlines()
+    text = "\n".join([*(f"{line} more" if line.startswith(("run", "claim")) else line for line in lines), "new 1 2"])
+    rewritten(path, "\n".join(lines), text)
+    assert claims(host) == before
+
+
+def test_odd_names_survive_the_file(host: Host) -> None:
+    for name in ("a b", "50%20", "x\ny", "ü"):
+        run(host, replace(A, name=name), "64")
+        with Ledger(str(host.root), None) as ledger:
+            ledger.save()
+        with Ledger(str(host.root), None) as ledger:
+            assert f"{name}.xml" in ledger.records
+        (host.root / f"run/libvirt/qemu/{name}.xml").unlink()
 
 
 def test_a_torn_ledger_is_never_believed(host: Host) -> None:
@@ -397,8 +441,8 @@ def test_vcpus_of_a_start_that_never_comes(host: Host, name: str) -> None:
     assert held(host) == Others()
     prepare(host, starting)
     with Ledger(str(host.root), POLICY) as ledger:
-        cpus, since = ledger.starting[UUID]
-        ledger.starting[UUID] = cpus, since - PENDING_SECONDS - 1
+        start = ledger.starting[UUID]
+        ledger.starting[UUID] = start.replace(since=start.since - PENDING_SECONDS - 1)
         ledger.save()
     assert held(host).vcpus == {}
 
@@ -409,10 +453,10 @@ def test_the_former_cpu_is_not_given_away_before_the_threads_have_left_it(host: 
     host.set_policy(TEXT.replace("64-127", "65-127"))
     assert placed(host, A) == "66"
     host.set_policy(TEXT)
-    assert held(host).shared == {64: UUID}
+    assert held(host).dedicated[64] == UUID
     assert placed(host, C) == "67"
     run(host, A, "66")
-    assert held(host).shared == {}
+    assert 64 not in {*held(host).dedicated, *held(host).shared}
 
 
 def test_a_migration_in_of_a_guest_that_runs_here(host: Host) -> None:
@@ -429,7 +473,8 @@ def test_a_running_guest_that_finds_no_place_stays_where_it_is(host: Host) -> No
     host.set_policy(TEXT.replace(', "vcpu:0"', ""))
     prepare(host, replace(A, vcpus=9), "migrate")
     assert host.audit()[-1]["outcome"] == "failed"
-    assert held(host).shared == {64: UUID, **dict.fromkeys((2, 3, 4, 5), UUID)}
+    assert held(host).shared == dict.fromkeys((2, 3, 4, 5), UUID)
+    assert held(host).dedicated == {64: UUID, 65: ANOTHER}
     assert placed(host, C) == "66"
     release(host, A)
     assert 64 not in {*held(host).shared, *held(host).dedicated}
@@ -446,14 +491,40 @@ def test_two_guests_of_one_name(host: Host) -> None:
     assert set(claims(host)) == {ANOTHER, THIRD}
 
 
-def test_a_broken_status_file_is_not_passed_over(host: Host) -> None:
-    """Whose CPUs are taken is not known then; a guess might give away what is in use."""
+BROKEN = {
+    "cut off": f"<domstatus state='running' pid='4242'><domain type='kvm'><uuid>{THIRD}</uuid>",
+    "nothing that tells who it is": "<domstatus",
+    "empty": "",
+}
+
+
+@pytest.mark.parametrize("way", BROKEN)
+def test_a_broken_status_file_costs_only_its_own_guest(host: Host, way: str) -> None:
+    """Its CPUs count by where its threads may run, and everybody else is placed."""
     two_running(host)
-    host.write("run/libvirt/qemu/nfv-x.xml", "<domstatus pid='1'><domain>")
+    host.write("run/libvirt/qemu/nfv-c.xml", BROKEN[way])
+    host.write("run/libvirt/qemu/nfv-c.pid", "4242\n")
+    host.write("proc/4242/cmdline", f"qemu-system-x86_64\0-uuid\0{THIRD}\0")
+    host.write("proc/self/mountinfo", "")
+    (host.root / "proc/4242/fd").mkdir()
+    for tid, name, cpus in ((4242, "qemu-system-x86", "66"), (4243, "CPU 0/KVM", "67"), (4244, "CPU 1/KVM", "0-127")):
+        host.write(f"proc/4242/task/{tid}/status", f"Name:\t{name}\nCpus_allowed_list:\t{cpus}\nMems_allowed:\t1\n")
+        host.write(f"proc/4242/task/{tid}/cgroup", "0::/\n")
+    host.write("proc/4242/cgroup", "0::/\n")
     host.set_policy(REFUSE)
-    answer = prepare(host, C)
-    assert answer.status == 1
-    assert "nfv-x.xml" in answer.error
+    assert placed(host, replace(C, uuid=str(uuid.UUID(int=4)), name="nfv-d")) == "68"
+    assert "guest nfv-c counts by its threads alone: " in str(host.audit()[-1]["warnings"])
+    owner = THIRD if way == "cut off" else "nfv-c.xml"
+    assert (held(host).shared[66], held(host).vcpus[67]) == (owner, owner)
+    assert not {69, 127} & {*held(host).shared, *held(host).vcpus}, "vCPU 1 floats: it counts nowhere"
+
+
+def test_a_broken_status_file_without_a_process(host: Host) -> None:
+    """What was promised to its guest stays promised."""
+    two_running(host)
+    assert placed(host, C) == "66"
+    host.write("run/libvirt/qemu/nfv-c.xml", "")
+    assert placed(host, replace(C, uuid=str(uuid.UUID(int=4)), name="nfv-d")) == "67"
 
 
 def test_the_daemons_own_files_are_no_guests(host: Host) -> None:

@@ -91,10 +91,13 @@ def _held(root: str, host: Host, policy: Policy | None) -> Others:
     if not os.path.isdir(root + LIBVIRT_RUN):
         return Others()
     try:
-        return Ledger.look(root, policy).others(None, host.online)
+        ledger = Ledger.look(root, policy)
     except EmupinError as error:
         streams.say(f"who has which CPU is not shown: {error}")
         return Others()
+    for fault in ledger.faults:
+        streams.say(fault)
+    return ledger.others(None, host.online)
 
 
 def _write(data: bytes, path: str | None) -> None:

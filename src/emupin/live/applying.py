@@ -14,13 +14,12 @@ from typing import TYPE_CHECKING
 from emupin.base import cpuset
 from emupin.base.errors import EmupinError, HostError
 from emupin.base.log import log
-from emupin.guest import domainxml, splice
+from emupin.guest import splice
 from emupin.guest.threads import check_process
 from emupin.live import facts
 from emupin.live.alignment import expect, is_running, live_xml, look, read_file
 from emupin.live.drift import LIVE, PERSISTENT, UNKNOWN
 from emupin.live.observe import DEFINITIONS
-from emupin.node.claims import Ledger
 from emupin.node.decision import decide
 from emupin.node.enforce import enforce
 from emupin.order import SHUT_OFF, Order, order_for
@@ -161,8 +160,8 @@ def _is_unrecorded(seen: Look, order: Order) -> bool:
     return not (pinned and as_seen) or (order.persist and seen.persistence == UNKNOWN)
 
 
-def _decide(context: Context, name: str, data: bytes) -> Decision:
-    decision = decide(context.root, context.policy, data, f"domain XML of {name}", context.problems)
+def _decide(context: Context, name: str, data: bytes, tentative: bool = False) -> Decision:
+    decision = decide(context.root, context.policy, data, f"domain XML of {name}", context.problems, tentative)
     if decision.plan.failed:
         raise HostError(f"guest {name}", decision.plan.reason, "change its pins or the policy")
     return decision
@@ -170,15 +169,7 @@ def _decide(context: Context, name: str, data: bytes) -> Decision:
 
 def _decide_shut_off(context: Context, name: str, data: bytes) -> Decision:
     """The same, but a guest that does not run holds no CPU: what its next start gets is decided then."""
-    uuid = domainxml.read(data, f"domain XML of {name}", frozenset()).uuid or ""
-    starting = Ledger.look(context.root, context.policy).has(uuid)
-    try:
-        return _decide(context, name, data)
-    finally:
-        if not starting:
-            with Ledger(context.root, context.policy) as ledger:
-                ledger.release(uuid)
-                ledger.save()
+    return _decide(context, name, data, tentative=True)
 
 
 def _order_for_shut_off(decision: Decision) -> Order:

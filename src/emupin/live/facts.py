@@ -89,6 +89,7 @@ def of_machine(root: str, policy: Policy) -> Facts:
     if not os.path.isdir(root + LIBVIRT_RUN):
         return Facts(host)
     try:
-        return Facts(host, ledger=Ledger.look(root, policy))
+        ledger = Ledger.look(root, policy)
     except EmupinError as error:
         return Facts(host, remarks=(f"other guests are left out of account: {error}",))
+    return Facts(host, ledger=ledger, remarks=ledger.faults)

@@ -15,7 +15,7 @@ from emupin.base.kept import TOPOLOGIES_KEPT, keep
 from emupin.engine.host import canonical
 from emupin.engine.hostcache import read_cached
 from emupin.engine.plan import plan
-from emupin.engine.situation import cpus_that_matter, vcpu_cpus
+from emupin.engine.situation import cpus_that_matter
 from emupin.guest.domainxml import read
 from emupin.node.claims import Ledger
 
@@ -43,18 +43,23 @@ class Decision(Frozen):
     """The plan's, and what is wrong with the policy file itself or could not be kept."""
 
 
-def decide(root: str, policy: Policy, data: bytes, source: str, problems: tuple[str, ...]) -> Decision:
+def decide(
+    root: str, policy: Policy, data: bytes, source: str, problems: tuple[str, ...], tentative: bool = False
+) -> Decision:
     """Decide for the guest whose domain XML is `data`, and claim its CPUs before anybody acts on it.
 
-    Raises DomainError, HostError: where a dedicated CPU cannot be claimed, too. Other claims only guide the next
-    decisions: if one cannot be written, that is a warning.
+    A `tentative` decision claims nothing: it is for a guest that does not run, whose next start decides anew. Raises
+    DomainError, HostError: where a dedicated CPU cannot be claimed, too. Other claims only guide the next decisions: if
+    one cannot be written, that is a warning.
     """
     guest = _as_it_runs(root, read(data, source, policy.sections()))
     host = read_cached(root, guest.partition)
-    with Ledger(root, policy) as ledger:
-        others = ledger.others(guest.uuid, cpus_that_matter(guest, policy, host))
-        decided = plan(guest, policy, host, others)
-        problems += _claim(ledger, guest, decided)
+    if tentative:
+        others, decided = _decide(Ledger.look(root, policy), guest, policy, host)
+    else:
+        with Ledger(root, policy) as ledger:
+            others, decided = _decide(ledger, guest, policy, host)
+            problems += ledger.faults + _claim(ledger, guest, decided)
     topology, unkept = _keep_topology(root, host)
     return Decision(data, guest, host, topology, others, policy, decided, problems + unkept + decided.warnings)
 
@@ -78,6 +83,18 @@ def _as_it_runs(root: str, guest: Domain) -> Domain:
     return guest.replace(numad=running.numad) if running.uuid == guest.uuid else guest
 
 
+def _decide(ledger: Ledger, guest: Domain, policy: Policy, host: Host) -> tuple[Others, Plan]:
+    """What the other guests have, and the plan. Nobody is given alone what another guest's threads are on."""
+    cpus = cpus_that_matter(guest, policy, host)
+    others = ledger.others(guest.uuid, cpus)
+    decided = plan(guest, policy, host, others)
+    new = decided.dedicated and not ledger.holds_alone(guest.uuid, decided.cpus or frozenset())
+    if new and ledger.finds_strangers(guest.uuid, cpus):
+        others = ledger.others(guest.uuid, cpus)
+        decided = plan(guest, policy, host, others)
+    return others, decided
+
+
 def _claim(ledger: Ledger, guest: Domain, decided: Plan) -> tuple[str, ...]:
     """Note who has which CPU, or will have; what went wrong with it."""
     if guest.uuid is None:
@@ -87,7 +104,7 @@ def _claim(ledger: Ledger, guest: Domain, decided: Plan) -> tuple[str, ...]:
     else:
         ledger.claim(guest.uuid, decided.cpus, decided.dedicated)
     if not (decided.failed and decided.on_failure == "refuse"):
-        ledger.expect(guest.uuid, vcpu_cpus(guest))
+        ledger.expect(guest)
     try:
         ledger.save()
     except HostError as error:

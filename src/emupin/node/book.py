@@ -1,0 +1,243 @@
+"""Who occupies which CPU: running guests, promises and starts, and the arithmetic on them. Nothing is read here.
+
+What a guest may occupy is the union of three: what it was promised, what libvirt's status file says, and where its
+emulator threads were seen. What it had alone stays its own until all three agree that it has left.
+"""
+
+from __future__ import annotations
+
+from emupin.base.frozen import Frozen
+from emupin.base.mask import from_mask, to_mask
+from emupin.engine.situation import Others, pins
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from emupin.guest.domain import Domain
+
+    Cpus = frozenset[int]
+    Stamp = tuple[int, int, int]
+    Record = tuple[str, Stamp, int, tuple[int, ...], int, int, int, bool]  # The fields of a Tenant.
+
+UNSEEN, UNKNOWN = -1, -2
+"""In place of CPUs: nobody has looked since the status file changed; there was no process, or no telling."""
+
+PENDING_SECONDS = 900.0
+"""How long a guest counts that does not run yet: a start that never came, a migration that was cancelled."""
+
+LONG_AGO = float("-inf")
+"""When a claim was made that ends as soon as its guest does not run."""
+
+REMEMBERED = 4096
+"""Of how many stopped guests to remember what they held."""
+
+
+class Tenant(Frozen):
+    """A running guest, by its status file and its threads. CPU sets are bit masks."""
+
+    uuid: str
+    stamp: Stamp
+    """Of the file: modification time in nanoseconds, inode, size in bytes."""
+    pid: int
+    vcpus: tuple[int, ...]
+    """The different pins of its vCPUs; 0 is any CPU."""
+    iothreads: int
+    """The pins of its iothreads together."""
+    recorded: int
+    """Where libvirt's file says that the emulator threads are; 0 where it says nothing."""
+    seen: int = UNSEEN
+    """Where the emulator threads were allowed when they were looked at last."""
+    floats: bool = False
+    """Nobody had confined them: they were allowed wherever the guest as a whole may run."""
+
+    @property
+    def occupied(self) -> int:
+        """Where the emulator threads may be, as far as they are confined at all."""
+        return self.recorded | (self.seen if self.seen > 0 and not self.floats else 0)
+
+
+class Claim(Frozen):
+    """The CPUs of one guest's emulator threads."""
+
+    cpus: int
+    """0 for a guest whose emulator threads are left where they are."""
+    dedicated: bool
+    since: float
+    """Seconds on the boot clock."""
+    former: int = 0
+    """What a running guest was promised before, and may still be on."""
+    former_alone: int = 0
+    """What it had alone before, and has not left."""
+
+    @property
+    def alone(self) -> int:
+        """What nobody else may have."""
+        return self.former_alone | (self.cpus if self.dedicated else 0)
+
+    def is_leaving(self, recorded: int) -> bool:
+        """Whether threads may have to leave CPUs yet, other than those that libvirt has `recorded`."""
+        return (self.former | self.former_alone) & ~recorded != 0 or self.former_alone & self.cpus != 0
+
+    def settled(self, tenant: Tenant) -> Claim:
+        """What is left of it once the threads of `tenant`, which has it, were looked at.
+
+        Where they are exactly as promised they have left what was theirs alone, though it be among it. Where there was
+        no telling, libvirt's record of the new place must do: it is made when the threads are there.
+        """
+        left = ~tenant.occupied
+        if tenant.seen == UNKNOWN and tenant.recorded != self.cpus:
+            return self
+        if self.cpus in (tenant.seen, tenant.recorded):
+            left |= self.cpus
+        return self.replace(former=self.former & ~left, former_alone=self.former_alone & ~left)
+
+
+class Start(Frozen):
+    """What is known of a guest that does not run yet, from its domain XML."""
+
+    vcpus: tuple[int, ...]
+    """As those of a Tenant."""
+    iothreads: int
+    emulator: int
+    """Where libvirt will put the emulator threads."""
+    since: float
+    """Seconds on the boot clock."""
+
+
+class Book:
+    """All that is known, for one boot of the host."""
+
+    def __init__(self, now: float = 0.0) -> None:
+        self.now = now
+        """Seconds on the boot clock."""
+        self.records: dict[str, Record] = {}
+        """The running guests by status file name; plain tuples, for there may be a thousand."""
+        self.claims: dict[str, Claim] = {}
+        """By UUID."""
+        self.starting: dict[str, Start] = {}
+        """By UUID."""
+        self.history: dict[str, int] = {}
+        """What guests that are gone held, by UUID, the latest last."""
+
+    @property
+    def known(self) -> frozenset[str]:
+        """The UUIDs of guests that have something, will have, or had: for all others what guests have is the same."""
+        return frozenset(self.running).union(self.claims, self.starting, self.history)
+
+    @property
+    def running(self) -> set[str]:
+        """The UUIDs of the guests that run."""
+        return {record[0] for record in self.records.values()}
+
+    def others(self, uuid: str | None, cpus: Cpus) -> Others:
+        """What the guests other than `uuid` have of `cpus`."""
+        mask = to_mask(cpus)
+        vcpus: dict[int, str] = {}
+        for owner, used in self._vcpus():
+            if owner != uuid and used & mask:
+                _add(vcpus, used & mask, owner)
+        dedicated: dict[int, str] = {}
+        shared: dict[int, str] = {}
+        for owner, used in self._emulators(uuid).items():
+            claim = self.claims.get(owner)
+            alone = claim.alone if claim else 0
+            if owner != uuid and (used | alone) & mask:
+                _add(dedicated, alone & mask, owner)
+                _add(shared, used & mask & ~alone, owner)
+        mine = self.claims.get(uuid or "")
+        previous = mine.cpus if mine and mine.cpus else self.history.get(uuid or "", 0)
+        return Others(vcpus, dedicated, shared, from_mask(previous) or None)
+
+    def _vcpus(self) -> Iterator[tuple[str, int]]:
+        """Where vCPUs are, or will be: each guest with its pins."""
+        for record in self.records.values():
+            for pin in record[3]:
+                yield record[0], pin
+        for owner, start in self.starting.items():
+            for pin in start.vcpus:
+                yield owner, pin
+
+    def _emulators(self, uuid: str | None) -> dict[str, int]:
+        """Where emulator threads may be, or will be, by UUID.
+
+        What the guest `uuid` has alone it does not lose to a mere record: libvirt starts guests where they were once.
+        """
+        mine = self.claims.get(uuid or "")
+        kept = ~mine.alone if mine else -1
+        found = {owner: start.emulator & kept for owner, start in self.starting.items()}
+        for owner, _, _, _, _, recorded, seen, floats in self.records.values():
+            found[owner] = recorded & kept if floats or seen < 0 else recorded & kept | seen
+        for owner, claim in self.claims.items():
+            found[owner] = found.get(owner, 0) | claim.cpus | claim.former
+        return found
+
+    def holds_alone(self, uuid: str | None, cpus: Cpus) -> bool:
+        claim = self.claims.get(uuid or "")
+        return claim is not None and claim.dedicated and claim.cpus == to_mask(cpus)
+
+    def claim(self, uuid: str, cpus: Cpus, dedicated: bool) -> None:
+        """Give `cpus` to the guest `uuid`, instead of what it had."""
+        self._promise(uuid, to_mask(cpus), dedicated, self.now)
+
+    def _promise(self, uuid: str, cpus: int, dedicated: bool, since: float) -> None:
+        before, former, alone = self.claims.get(uuid), 0, 0
+        if before and uuid in self.running:
+            former, alone = (before.cpus | before.former) & ~cpus, before.alone
+        self.claims[uuid] = Claim(cpus, dedicated, since, former, alone & ~cpus if dedicated else alone)
+
+    def expect(self, guest: Domain) -> None:
+        """Note what the guest will have, until it runs and its status file says so."""
+        if guest.uuid and guest.uuid not in self.running:
+            self.starting[guest.uuid] = Start(*pinned(guest), recorded(guest), self.now)
+
+    def release(self, uuid: str) -> None:
+        """Take back what the guest `uuid` has, and remember it.
+
+        As long as it runs all the same, its threads may still be there: nobody gets those CPUs until it has left them.
+        """
+        self.starting.pop(uuid, None)
+        claim = self.claims.get(uuid)
+        if claim and claim.cpus:
+            self.history.pop(uuid, None)
+            self.history[uuid] = claim.cpus
+            for oldest in list(self.history)[:-REMEMBERED]:
+                del self.history[oldest]
+        if claim and uuid in self.running:
+            self._promise(uuid, 0, False, LONG_AGO)
+        else:
+            self.claims.pop(uuid, None)
+
+    def expire(self) -> None:
+        """Forget the starts and promises that nothing has come of for PENDING_SECONDS."""
+        running, oldest = self.running, self.now - PENDING_SECONDS
+        self.starting = {
+            uuid: start for uuid, start in self.starting.items() if uuid not in running and start.since >= oldest
+        }
+        for uuid, claim in list(self.claims.items()):
+            if uuid not in running and claim.since < oldest:
+                self.release(uuid)
+            elif uuid not in running and claim.former | claim.former_alone:
+                self.claims[uuid] = claim.replace(former=0, former_alone=0)
+
+
+def pinned(guest: Domain) -> tuple[tuple[int, ...], int]:
+    """The CPUs of a guest's vCPUs and iothreads, in the form of a Tenant."""
+    vcpus = {to_mask(cpus or ()) for _, cpus in pins(guest)}
+    return tuple(sorted(vcpus)), to_mask(frozenset().union(*guest.iothreadpins.values()))
+
+
+def recorded(guest: Domain) -> int:
+    """Where libvirt puts the emulator threads: without a pin of their own, where the vCPUs are confined to.
+
+    Source: qemuProcessSetupEmulator, which falls back on `def->cpumask`.
+    """
+    return to_mask(guest.emulatorpin or guest.floating or ())
+
+
+def _add(by_cpu: dict[int, str], mask: int, uuid: str) -> None:
+    """Note `uuid` for each CPU of `mask` that nobody is noted for."""
+    while mask:
+        lowest = mask & -mask
+        by_cpu.setdefault(lowest.bit_length() - 1, uuid)
+        mask ^= lowest
