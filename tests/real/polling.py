@@ -109,7 +109,7 @@ def serial(host: PrivateHost) -> list[Report]:
 
 
 @contextlib.contextmanager
-def busy_emulator(host: PrivateHost, guest: Poller, pause: float = 0.02) -> Iterator[None]:
+def busy_emulator(host: PrivateHost, guest: Poller, viewers: int = 1) -> Iterator[None]:
     """Somebody looks at the guest's screen, its disk is copied, and the monitor is asked, again and again."""
     stop = threading.Event()
     copy = "/var/lib/libvirt/copy.img"
@@ -126,10 +126,10 @@ def busy_emulator(host: PrivateHost, guest: Poller, pause: float = 0.02) -> Iter
 
     def again(action: Callable[[], None], seconds: float) -> None:
         while not stop.wait(seconds):
-            with contextlib.suppress(ConnectionError, TimeoutError, FileNotFoundError):  # the guest ends
+            with contextlib.suppress(OSError):  # QEMU is busy, or the guest ends
                 action()
 
-    pairs = ((look, pause), (copy_disk, 0.5), (ask, 0.5))
+    pairs = (*((look, 0.02),) * viewers, (copy_disk, 0.5), (ask, 0.5))
     threads = [threading.Thread(target=again, args=pair, daemon=True) for pair in pairs]
     for thread in threads:
         thread.start()
