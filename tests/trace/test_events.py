@@ -5,7 +5,7 @@ from __future__ import annotations
 import pages
 import pytest
 
-from emupin.base.errors import HostError
+from emupin.base.errors import TraceError
 from emupin.trace import events
 from emupin.trace.events import LOST, SWITCH, WAKING, Event, Sequence, read_page
 
@@ -69,7 +69,7 @@ def test_events_of_the_other_byte_order() -> None:
 @pytest.mark.parametrize(("name", "what"), [("prev_state", "field 'prev_state'"), ("ID: ", "ID"), ("field:", "fields")])
 def test_a_kernel_that_writes_another_form_is_named(name: str, what: str) -> None:
     broken = pages.text("sched_switch").replace(name, "other")
-    with pytest.raises(HostError, match=rf"sched_switch: has no {what}; this kernel writes a form"):
+    with pytest.raises(TraceError, match=rf"sched_switch: has no {what}; this kernel writes a form"):
         events.layout(pages.text("header_page"), broken, pages.text("sched_waking"))
 
 

@@ -30,6 +30,10 @@ class HostError(EmupinError):
     """A file of the kernel or of libvirt that is missing, unreadable or not what its documentation says."""
 
 
+class TraceError(HostError):
+    """The kernel does not let us see who takes whose CPU."""
+
+
 class EnforceError(EmupinError):
     """An emulator thread that could not be put on the planned CPUs."""
 

@@ -3,24 +3,29 @@
 from __future__ import annotations
 
 import argparse
+import signal
 import time
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 from emupin.base import cpuset, streams
-from emupin.base.errors import EmupinError
+from emupin.base.errors import EmupinError, TraceError
 from emupin.base.files import root_from_environment
+from emupin.base.interruption import Interruption
 from emupin.commands import options
 from emupin.engine.situation import pins
 from emupin.guest.threads import EMULATOR, VHOST
-from emupin.live import advice, observe, survey
-from emupin.live.advice import Advice, Samples
+from emupin.live import advice, observe, survey, tracing
+from emupin.live.loads import measure
 from emupin.node.claims import Ledger
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from emupin.live.advice import Advice
+    from emupin.live.loads import Samples
     from emupin.live.observe import Observed
+    from emupin.trace.result import Trace
 
 SECONDS = 60.0
 SLICES = 12
@@ -28,8 +33,8 @@ SLICES = 12
 
 EPILOG = """\
 The guest should do its usual work meanwhile. Measured are the run and wait time of its emulator threads and vhost
-workers (schedstat), who else has their CPUs, and how often the vCPUs were pushed off theirs. Ctrl-C ends the window
-early. Nothing is changed.
+workers (schedstat), who else has their CPUs, and who took the CPUs of the vCPUs (as `emupin trace` does, where the
+kernel lets it). Ctrl-C ends the window early. Nothing is changed.
 
 status: 0; 2 after an error.
 """
@@ -54,9 +59,11 @@ def run(args: argparse.Namespace) -> int:
     """The exit status. Raises EmupinError."""
     root = root_from_environment()
     (name,) = survey.select(root, [args.guest])
-    looks = sample(lambda: observe.observe(root, name, None, None), args.seconds)
-    samples = advice.measure(looks, tenants(root, looks[-1]))
+    looks, trace, why = sample(root, name, args.seconds)
+    samples = measure(looks, tenants(root, looks[-1]), trace)
     told = advice.advise(samples)
+    if why:
+        streams.say(f"without a trace: {why}")
     if args.json:
         _put_json(name, samples, told)
     else:
@@ -64,21 +71,44 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def sample(look: Callable[[], Observed], seconds: float) -> list[Observed]:
-    """Looks at one run of the guest, spread over the window. Raises EmupinError where there are not two."""
-    looks = [look()]
-    pause = max(seconds / SLICES, 1.0)
-    end = looks[0].at + seconds
-    try:
-        while (left := end - time.monotonic()) > 0:
-            time.sleep(min(pause, left))
-            looks.append(look())
-            if looks[-1].assessment.live.status.pid != looks[0].assessment.live.status.pid:
+def sample(root: str, name: str, seconds: float) -> tuple[list[Observed], Trace | None, str]:
+    """Looks at one run of the guest, spread over the window, and a trace of it, or why there is none.
+
+    Raises EmupinError where there are not two looks.
+    """
+    series = Series(lambda: observe.observe(root, name, None, None), seconds)
+    trace, why = None, ""
+    with Interruption() as interruption:
+        try:
+            trace = tracing.take(root, name, series.looks[0], seconds, interruption, lambda *_: series.look_again())
+        except TraceError as error:
+            why = str(error)
+        while interruption.noted is None and (left := series.left()) > 0:
+            time.sleep(min(left, 0.2))
+            series.look_again()
+        if interruption.noted != signal.SIGINT or len(series.looks) < 2:
+            interruption.check()
+    return series.looks, trace, why
+
+
+class Series:
+    """Looks at one run of a guest. Raises EmupinError where there is another run, or none."""
+
+    def __init__(self, look: Callable[[], Observed], seconds: float) -> None:
+        self.look = look
+        self.looks = [look()]
+        self.pause = max(seconds / SLICES, 1.0)
+        self.end = self.looks[0].at + seconds
+
+    def left(self) -> float:
+        return self.end - time.monotonic()
+
+    def look_again(self) -> None:
+        """If it is time to."""
+        if time.monotonic() >= min(self.looks[-1].at + self.pause, self.end):
+            self.looks.append(self.look())
+            if self.looks[-1].assessment.live.status.pid != self.looks[0].assessment.live.status.pid:
                 raise EmupinError("emupin advise", "the guest was started anew meanwhile", "measure again")
-    except KeyboardInterrupt:
-        if len(looks) < 2:
-            raise
-    return looks
 
 
 def tenants(root: str, seen: Observed) -> dict[int, tuple[str, ...]]:

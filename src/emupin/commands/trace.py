@@ -6,29 +6,21 @@ import argparse
 import json
 import os
 import signal
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from emupin.base import streams
-from emupin.base.errors import EmupinError, HostError
+from emupin.base.errors import EmupinError
 from emupin.base.files import root_from_environment, write_all
 from emupin.base.interruption import Interruption
 from emupin.commands import options
 from emupin.fleet.batches import Progress
-from emupin.guest.threads import VCPU
-from emupin.live import observe, rates, survey
+from emupin.live import observe, survey, tracing
 from emupin.screen import terminal, tracetext
-from emupin.trace import recording, result, saved
-from emupin.trail import entries
+from emupin.trace import saved
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from emupin.guest.threads import Thread
-    from emupin.live.observe import Observed
-    from emupin.live.rates import Rates
     from emupin.trace.account import Account
-    from emupin.trace.result import Trace, Vcpu
+    from emupin.trace.result import Trace
 
 SECONDS = 10.0
 
@@ -83,10 +75,6 @@ def take(root: str, wanted: str, seconds: float) -> Trace:
     """Trace a running guest. Raises EmupinError; InterruptedBySignal after SIGTERM or SIGHUP, when all is put away."""
     (name,) = survey.select(root, [wanted])
     first = observe.observe(root, name, None, None)
-    live = first.assessment.live
-    vcpus = [thread for thread in live.threads if thread.kind == VCPU]
-    if not vcpus:
-        raise HostError(name, "has no thread of a vCPU", "is the guest still starting?")
     progress = Progress()
 
     def tell(elapsed: float, account: Account) -> None:
@@ -95,45 +83,11 @@ def take(root: str, wanted: str, seconds: float) -> Trace:
         progress.show(f"{elapsed:.0f} of {seconds:.0f} s: vCPUs lost their CPUs {taken:,} times; Ctrl-C ends it")
 
     with Interruption() as interruption:
-        found = recording.Recording(root, name, live.status, vcpus).run(seconds, interruption, tell)
+        trace = tracing.take(root, name, first, seconds, interruption, tell)
         progress.clear()
-        if interruption.noted not in (None, signal.SIGINT):
+        if interruption.noted != signal.SIGINT:
             interruption.check()
-    trace = result.make(name, live.status.domain.uuid or "", entries.now(), live.threads, found)
-    return _with_counters(replace(trace, remarks=tuple(_remarks(vcpus, found))), root, first)
-
-
-def _remarks(vcpus: list[Thread], found: recording.Recorded) -> Iterator[str]:
-    if found.ended:
-        yield f"the guest ended after {found.seconds:.1f} s"
-    floating = [thread.number for thread in vcpus if not thread.allowed <= found.whole]
-    if floating:
-        yield (
-            f"{len(floating)} vCPUs may run on many CPUs: what they lose counts for whoever pushed them off, "
-            "though others may have followed"
-        )
-    if found.own & found.whole:
-        yield "this process had to run on the vCPUs' CPUs, too: there are no others"
-
-
-def _with_counters(trace: Trace, root: str, first: Observed) -> Trace:
-    """With what the kernel counted itself meanwhile, where the guest still runs."""
-    try:
-        last = observe.observe(root, trace.guest, None, None)
-    except EmupinError:  # It has ended.
-        return trace
-    found = rates.of_guest(first, last)
-    seconds = last.at - first.at
-    vcpus = []
-    for vcpu in trace.vcpus:
-        mine = found.get(vcpu.tid)
-        vcpus.append(_counted(vcpu, mine, seconds) if mine else vcpu)
-    return replace(trace, vcpus=tuple(vcpus))
-
-
-def _counted(vcpu: Vcpu, rates: Rates, seconds: float) -> Vcpu:
-    count = None if rates.involuntary is None else round(rates.involuntary * seconds)
-    return replace(vcpu, involuntary=count, run=rates.run, wait=rates.wait)
+    return trace
 
 
 def _put_json(trace: Trace, before: Trace | None, path: str | None) -> None:

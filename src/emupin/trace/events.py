@@ -13,7 +13,7 @@ import sys
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
-from emupin.base.errors import HostError
+from emupin.base.errors import TraceError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -75,7 +75,7 @@ class Layout:
 
 
 def layout(header_page: str, switch: str, waking: str) -> Layout:
-    """From the texts of `events/header_page` and of the two events' `format`. Raises HostError."""
+    """From the texts of `events/header_page` and of the two events' `format`. Raises TraceError."""
     page = _fields(header_page, "events/header_page")
     start, length = _field(page, "data", "events/header_page")
     size = _field(page, "commit", "events/header_page")[1]
@@ -111,8 +111,8 @@ def _number(text: str, where: str) -> int:
     return int(found[1])
 
 
-def _unknown(where: str, what: str) -> HostError:
-    return HostError(f"tracefs: {where}", f"has no {what}", "this kernel writes a form that emupin does not know")
+def _unknown(where: str, what: str) -> TraceError:
+    return TraceError(f"tracefs: {where}", f"has no {what}", "this kernel writes a form that emupin does not know")
 
 
 def _integer(fields: Fields, name: str, where: str) -> Callable[[bytes, int], int]:

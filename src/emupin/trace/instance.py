@@ -33,7 +33,7 @@ EVENTS = ("sched/sched_switch", "sched/sched_waking")
 
 
 class Instance:
-    """Records while it is entered. Raises HostError wherever the kernel does not let it."""
+    """Records while it is entered. Raises TraceError wherever the kernel does not let it."""
 
     def __init__(self, root: str, tids: frozenset[int], whole: frozenset[int], cpus: frozenset[int]) -> None:
         """Record switches of the threads `tids`, all on the CPUs `whole`, and wakings; read from the CPUs `cpus`."""

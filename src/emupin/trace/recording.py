@@ -8,7 +8,7 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from emupin.base.errors import HostError
+from emupin.base.errors import TraceError
 from emupin.trace.account import Account
 from emupin.trace.events import SWITCH, Sequence
 from emupin.trace.instance import Instance, started
@@ -51,7 +51,7 @@ class Recorded:
 
 
 class Recording:
-    """A trace under way. Raises HostError wherever the kernel does not let it."""
+    """A trace under way. Raises TraceError wherever the kernel does not let it."""
 
     def __init__(self, root: str, name: str, status: Status, vcpus: Iterable[Thread]) -> None:
         allowed = {thread.tid: thread.allowed for thread in vcpus}
@@ -98,7 +98,7 @@ class Recording:
         """That no thief was seen means nothing if nothing was."""
         if not self.seen:
             what = "the kernel recorded nothing, not even this process"
-            raise HostError(folder, what, "was tracing switched off by somebody else?")
+            raise TraceError(folder, what, "was tracing switched off by somebody else?")
 
 
 def keep_off(guests: Cpus) -> Cpus:

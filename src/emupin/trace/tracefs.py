@@ -6,7 +6,7 @@ import errno
 import os
 from typing import TYPE_CHECKING
 
-from emupin.base.errors import HostError
+from emupin.base.errors import TraceError
 from emupin.base.files import read_bytes, read_text
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ REFUSED = (errno.EPERM, errno.EACCES, errno.EROFS)
 
 
 def find(root: str) -> str:
-    """The folder of tracefs. Raises HostError, which says what is missing and what to do."""
+    """The folder of tracefs. Raises TraceError, which says what is missing and what to do."""
     _check_namespace(root)
     for place in (*_mounted(root), *PLACES):
         folder = root + place
@@ -38,17 +38,17 @@ def find(root: str) -> str:
             return folder
     if "tracefs" not in read_text(root, "/proc/filesystems").split():
         hint = "it needs CONFIG_EVENT_TRACING; `emupin advise` works without"
-        raise HostError(root + PLACES[0], "this kernel was built without event tracing", hint)
-    raise HostError(root + PLACES[0], "tracefs is not mounted", f"mount it: `{MOUNT}`")
+        raise TraceError(root + PLACES[0], "this kernel was built without event tracing", hint)
+    raise TraceError(root + PLACES[0], "tracefs is not mounted", f"mount it: `{MOUNT}`")
 
 
 def _check(folder: str) -> None:
     if not os.path.isdir(f"{folder}/events/sched/sched_switch"):
         what = "this kernel has no scheduling events (sched_switch)"
-        raise HostError(folder, what, "it needs CONFIG_EVENT_TRACING; `emupin advise` works without")
+        raise TraceError(folder, what, "it needs CONFIG_EVENT_TRACING; `emupin advise` works without")
     if not os.path.isdir(f"{folder}/instances"):
         what = "this kernel cannot trace in an instance of its own"
-        raise HostError(folder, what, "emupin does not disturb the only one; Linux 3.10 and later have them")
+        raise TraceError(folder, what, "emupin does not disturb the only one; Linux 3.10 and later have them")
 
 
 def _mounted(root: str) -> Iterator[str]:
@@ -67,22 +67,22 @@ def _check_namespace(root: str) -> None:
         raise trouble(root, root + NAMESPACE, error) from None
     if namespace != FIRST_NAMESPACE:
         what = "this container has process ids of its own, and the kernel's events have the host's"
-        raise HostError("emupin trace", what, "run it on the host, or in a container with the host's ids (--pid=host)")
+        raise TraceError("emupin trace", what, "run it on the host, or in a container with the host's ids (--pid=host)")
 
 
-def trouble(root: str, path: str, error: OSError) -> HostError:
+def trouble(root: str, path: str, error: OSError) -> TraceError:
     """The error for a file of tracefs, with the likely cause."""
     what = f"cannot be used: {error.strerror}"
     if error.errno == errno.ENOMEM:
-        return HostError(path, what, "the kernel has no memory for the buffers: free some, or trace fewer CPUs")
+        return TraceError(path, what, "the kernel has no memory for the buffers: free some, or trace fewer CPUs")
     if error.errno not in REFUSED:
-        return HostError(path, what, "does this kernel have sched_switch events?")
+        return TraceError(path, what, "does this kernel have sched_switch events?")
     if os.geteuid():
-        return HostError(path, what, "only root may trace")
+        return TraceError(path, what, "only root may trace")
     if _locked_down(root):
-        return HostError(path, "the kernel is locked down (confidentiality)", "it lets nobody trace; see lockdown(7)")
+        return TraceError(path, "the kernel is locked down (confidentiality)", "it lets nobody trace; see lockdown(7)")
     hint = "a container needs CAP_SYS_ADMIN and a writable /sys/kernel/tracing: run it on the host"
-    return HostError(path, what, hint)
+    return TraceError(path, what, hint)
 
 
 def _locked_down(root: str) -> bool:

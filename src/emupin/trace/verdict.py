@@ -29,13 +29,16 @@ def _of_emulator(trace: Trace) -> str:
     if worst is None:
         return "The guest has no vCPU but vCPU 0, which emulator threads may share."
     found = sums[worst.number]
+    if not found.count and trace.lost:
+        what = f"but {trace.lost:,} events were lost: trace again"
+        return f"No theft by this guest's emulator threads was seen, {what}."
     if not found.count:
         times = f"in {trace.seconds:.0f} s"
         if sums.get(0) and sums[0].count:
             return f"No vCPU from 1 up lost its CPU to this guest's emulator threads {times}; vCPU 0 did, as it may."
         return f"No vCPU from 1 up lost its CPU to this guest's emulator threads {times}."
     others = sum(1 for number, each in sums.items() if number and each.count) - 1
-    also = f" (and {others} other vCPU{'s' * (others > 1)} to them, too)" if others else ""
+    also = f" (and {others} other vCPU{'s' * (others > 1)} did, too)" if others else ""
     return f"vCPU {worst.number} lost its CPU to {_who(worst)} {_how(trace, found)}{also}: {cure(trace, worst)}."
 
 
