@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from emupin.base.errors import HostError
 from emupin.base.files import write_all
+from emupin.guest.threads import VCPU
 from emupin.live.drift import CGROUP, LIVE, PERSISTENT, THREAD
 
 if TYPE_CHECKING:
@@ -28,9 +29,13 @@ COUNTERS: tuple[tuple[str, str, Callable[[Counters], float | None]], ...] = (
 )  # fmt: skip
 
 
+VCPU_COUNTERS = tuple(each for each in COUNTERS if each[0] in ("involuntary_switches_total", "wait_seconds_total"))
+"""What shows on a fleet's dashboards when emulator threads stop to take vCPUs' CPUs; without ids that change."""
+
+
 def render(survey: Survey) -> bytes:
     """All metrics; a label's value that is not UTF-8 has `?` for what is not."""
-    lines = [*_totals(survey), *_guests(survey), *_threads(survey)]
+    lines = [*_totals(survey), *_guests(survey), *_vcpus(survey), *_threads(survey)]
     return "".join(f"{line}\n" for line in lines).encode("utf-8", "replace")
 
 
@@ -55,6 +60,21 @@ def _guests(survey: Survey) -> Iterator[str]:
         places = [drift.where for drift in each.assessment.drifts]
         for where in (THREAD, CGROUP, LIVE, PERSISTENT):
             yield _sample("emupin_guest_drifts", _guest(each) + _labels(where=where), places.count(where))
+
+
+def _vcpus(survey: Survey) -> Iterator[str]:
+    vcpus = [
+        (_guest(guest) + _labels(vcpu=str(thread.number)), guest.counters[thread.tid])
+        for guest in survey.guests
+        for thread in guest.assessment.live.threads
+        if thread.kind == VCPU and thread.number is not None
+    ]
+    for name, text, value in VCPU_COUNTERS:
+        yield from _head(f"emupin_vcpu_{name}", "counter", f"{text[:-1]}, of a vCPU's thread.")
+        for labels, counters in vcpus:
+            number = value(counters)
+            if number is not None:
+                yield _sample(f"emupin_vcpu_{name}", labels, number)
 
 
 def _threads(survey: Survey) -> Iterator[str]:
