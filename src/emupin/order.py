@@ -6,12 +6,12 @@ leaves it to a process of its own, detached and on /dev/null: libvirt waits for 
 
 from __future__ import annotations
 
-import os
 import sys
 
 from emupin.base import cpuset
 from emupin.base.errors import HostError
 from emupin.base.frozen import Frozen
+from emupin.base.system import os
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -60,7 +60,7 @@ def start(order: Order) -> None:
 
     The guest's name stays off the command line: it is the tenant's. Raises HostError.
     """
-    library = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+    library = os.path.dirname(os.path.dirname(__file__))
     code = "import sys; sys.path.insert(0, sys.argv[1]); from emupin.recorder import main; main(*sys.argv[2:])"
     choices = ["yes" if chosen else "no" for chosen in (order.persist, order.follow)]
     words = [order.uuid, order.domain_id, cpuset.format(order.cpus) if order.cpus else NO_PIN, *choices]

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import os
-import stat
 import time
 
 from emupin.base.errors import HostError, PolicyError
+from emupin.base.system import os
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -22,6 +21,9 @@ LOCK_SECONDS = 4.0
 """How long to wait for another process; then the policy's `on_failure` decides."""
 
 WRITABLE_BY_OTHERS: Final = 0o022
+FILE_TYPE: Final = 0o170000
+REGULAR: Final = 0o100000
+"""From `stat`, whose import costs more than both."""
 
 
 def root_from_environment() -> str:
@@ -68,7 +70,7 @@ def read_trusted(path: str) -> bytes:
     """
     for place in (os.path.dirname(path), path):
         status = os.stat(place)
-        if place == path and not stat.S_ISREG(status.st_mode):
+        if place == path and status.st_mode & FILE_TYPE != REGULAR:
             raise PolicyError(place, "is not a regular file", "replace it by one")
         if status.st_uid not in (0, os.geteuid()):
             raise PolicyError(place, f"belongs to user {status.st_uid}", f"`chown root {place}`")
@@ -111,11 +113,11 @@ def write_all(descriptor: int, data: bytes) -> None:
         view = view[os.write(descriptor, view) :]
 
 
-def lock(descriptor: int) -> None:
+def lock(descriptor: int, seconds: float = LOCK_SECONDS) -> None:
     """Wait a limited time to be the only one who has the file locked. Raises OSError."""
     import fcntl
 
-    deadline = time.monotonic() + LOCK_SECONDS
+    deadline = time.monotonic() + seconds
     while True:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import os
-
 from emupin.base.files import STATE, make_private_folder, replace_file
+from emupin.base.system import os
 
 POLICIES_KEPT, TOPOLOGIES_KEPT = "policies", "topologies"
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import errno
-import os
 
 from emupin.base import cpuset
 from emupin.base.errors import HostError
 from emupin.base.frozen import Frozen
 from emupin.base.jsonline import encode
+from emupin.base.system import os
 from emupin.engine import confinement, libvirtversion
 
 TYPE_CHECKING = False

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import os
-
 from emupin.base.files import read_stream
 from emupin.base.streams import STDIN
+from emupin.base.system import os
 from emupin.guest.xmltree import LARGEST
 
 

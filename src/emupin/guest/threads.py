@@ -6,12 +6,11 @@ libvirt's cgroups `emulator`, `vcpuN` and `iothreadN` say whose they are, those 
 
 from __future__ import annotations
 
-import os
-
 from emupin.base import cpuset
 from emupin.base.errors import HostError
 from emupin.base.files import LIBVIRT_RUN, read_bytes, read_text
 from emupin.base.frozen import Frozen
+from emupin.base.system import os
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

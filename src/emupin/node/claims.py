@@ -7,12 +7,12 @@ file has changed, or whose threads were not seen yet where claim and status file
 
 from __future__ import annotations
 
-import os
 import time
 
 from emupin.base.errors import HostError
 from emupin.base.files import RUN, lock, make_private_folder
 from emupin.base.mask import from_mask, to_mask
+from emupin.base.system import os
 from emupin.node import bookfile, tenants
 from emupin.node.book import PENDING_SECONDS, UNKNOWN, UNSEEN, Book, Claim, Tenant
 

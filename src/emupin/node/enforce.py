@@ -7,12 +7,11 @@ cgroup alone is not enough; and a mask set by hand sticks, so no thread is set t
 
 from __future__ import annotations
 
-import os
-
 from emupin.base import cpuset
 from emupin.base.errors import EnforceError
 from emupin.base.files import read_bytes, read_text, write_all
 from emupin.base.frozen import Frozen
+from emupin.base.system import os
 from emupin.guest.threads import EMULATOR, IOTHREAD, VHOST, emulator_group, iothread_groups, read_threads
 
 TYPE_CHECKING = False

@@ -8,7 +8,6 @@
 from __future__ import annotations
 
 import marshal
-import os
 import sys
 
 from emupin import __version__
@@ -17,6 +16,7 @@ from emupin.base.errors import PolicyError
 from emupin.base.files import RUN, STATE, make_private_folder, policy_path, read_bytes, read_trusted, replace_file
 from emupin.base.frozen import Frozen
 from emupin.base.kept import POLICIES_KEPT, keep, place
+from emupin.base.system import os
 from emupin.engine.checks import CHECKS
 from emupin.policy.values import Match, Placement, Policy, Rule
 
@@ -67,7 +67,7 @@ def _last_good(root: str, problem: str) -> Found:
 def _load(root: str, source: bytes, path: str) -> Found:
     """The policy that `source` spells, from its compiled form where there is one. Raises PolicyError."""
     digest = hex_digest(source)
-    compiled, name = f"{root}{RUN}/policy-{digest}", digest + os.path.splitext(path)[1]
+    compiled, name = f"{root}{RUN}/policy-{digest}", f"{digest}.{path.rpartition('.')[2]}"
     policy = _read_compiled(compiled)
     if policy and _is_kept(root, name):
         return Found(policy)

@@ -6,12 +6,12 @@ domain XML carries passwords.
 
 from __future__ import annotations
 
-import os
 import time
 
 from emupin import __version__
 from emupin.base import cpuset
 from emupin.base.digest import hex_digest
+from emupin.base.system import os
 from emupin.base.text import printable
 from emupin.guest.domain import Memory
 

@@ -10,12 +10,11 @@ hashes, `gap` tells of entries that are missing.
 
 from __future__ import annotations
 
-import os
-
 from emupin.base.digest import hex_digest
 from emupin.base.errors import HostError
-from emupin.base.files import AUDIT, RUN, STATE, lock, make_private_folder, read_bytes, write_all
+from emupin.base.files import AUDIT, LOCK_SECONDS, RUN, STATE, lock, make_private_folder, read_bytes, write_all
 from emupin.base.jsonline import encode
+from emupin.base.system import os
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -39,10 +38,11 @@ HEX = 64
 """Characters of a hash."""
 
 
-def append(root: str, entry: dict[str, Json], durable: bool = False) -> None:
+def append(root: str, entry: dict[str, Json], durable: bool = False, patience: float = LOCK_SECONDS) -> None:
     """Write `entry` at the end of the trail below `root`, and if `durable` wait until the disk has it.
 
-    A line that a power cut has torn stays in its place, ended, and is mentioned in a line of its own.
+    `patience` is how long to wait for other writers, in seconds. A line that a power cut has torn stays in its place,
+    ended, and is mentioned in a line of its own.
     Raises HostError where the entry is not in the file afterwards.
     """
     path = root + AUDIT
@@ -51,7 +51,7 @@ def append(root: str, entry: dict[str, Json], durable: bool = False) -> None:
         make_private_folder(folder)
         turn = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
-            lock(turn)
+            lock(turn, patience)
             _append(root, path, entry, durable)
         finally:
             os.close(turn)
@@ -65,7 +65,7 @@ def _append(root: str, path: str, entry: dict[str, Json], durable: bool) -> None
     flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
     descriptor = os.open(path, flags, 0o600)
     try:
-        size = os.lseek(descriptor, 0, os.SEEK_END)
+        size = os.fstat(descriptor).st_size
         start, previous, trouble = _end(path, descriptor, size, read_head(root))
         lost = lost_entries(root)
         begins = not size and previous is not None

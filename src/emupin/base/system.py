@@ -1,0 +1,61 @@
+"""`os` for the modules of the hook, which would use a tenth of the real one and pay for all of it at every call.
+
+`from emupin.base.system import os` is the real module for the type checker, and wherever it is loaded anyhow. In the
+hook it has what Python's core has of it; what is missing there comes from the real one when somebody asks for it.
+"""
+
+from __future__ import annotations
+
+import sys
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import os as os
+elif "os" in sys.modules:
+    import os
+else:
+    import posix
+
+    def _exists(path, status=posix.stat):
+        try:
+            status(path)
+        except (OSError, ValueError):
+            return False
+        return True
+
+    class _Path:
+        """`os.path`, as far as every call needs it."""
+
+        exists = staticmethod(_exists)
+
+        def lexists(self, path):
+            return _exists(path, posix.lstat)
+
+        def dirname(self, path):
+            return path.rpartition("/")[0].rstrip("/") or path[: path.startswith("/")]
+
+        def basename(self, path):
+            return path.rpartition("/")[2]
+
+        def __getattr__(self, name):
+            import os
+
+            return getattr(os.path, name)
+
+    class _System(type(sys)):
+        path = _Path()
+
+        def fsdecode(self, name):
+            return name.decode(sys.getfilesystemencoding(), sys.getfilesystemencodeerrors())
+
+        def fsencode(self, name):
+            return name.encode(sys.getfilesystemencoding(), sys.getfilesystemencodeerrors())
+
+        def __getattr__(self, name):
+            import os
+
+            return getattr(os, name)
+
+    os = _System("os")
+    os.__dict__.update((name, value) for name, value in posix.__dict__.items() if name[:2] != "__")
+    os.__dict__["environ"] = {os.fsdecode(name): os.fsdecode(value) for name, value in posix.environ.items()}
