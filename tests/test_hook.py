@@ -287,7 +287,7 @@ def test_a_hook_that_hangs_ends_by_itself(host: Host) -> None:
         read, write = os.pipe()
         began = time.monotonic()
         done = subprocess.run(
-            [python(), "-I", "-S", "-c", code, "nfv-1", "prepare"],
+            [python(), "-I", "-S", "-c", code, "0", "nfv-1", "prepare"],
             stdin=read, capture_output=True, text=True, check=False, env={"EMUPIN_ROOT": str(host.root)},
         )  # fmt: skip
         os.close(read)
@@ -304,7 +304,7 @@ def test_the_hook_imports_only_what_is_cheap(host: Host) -> None:
     )
     host.call("prepare", domain_xml())
     done = subprocess.run(
-        [python(), "-I", "-S", "-c", code, "nfv-1", "prepare"],
+        [python(), "-I", "-S", "-c", code, "0", "nfv-1", "prepare"],
         input=domain_xml(), capture_output=True, text=True, check=False, env={"EMUPIN_ROOT": str(host.root)},
     )  # fmt: skip
     loaded = set(done.stderr.split())

@@ -1,19 +1,21 @@
 """The hook's Python half: libvirt calls `hooks/qemu NAME OPERATION SUB-OPERATION EXTRA` with a domain XML on stdin.
 
 It runs several times in each guest's life, on the standard library's cheapest modules alone; every import costs.
-The shell front-end turns its exit status into libvirt's: REFUSED into 1, anything else into 0.
+The shell front-end turns its exit status into libvirt's: REFUSED into 1, anything else into 0. It may be killed at any
+time; what its trouble means for the start it tells the shell by a signal, as soon as it knows.
 """
 
 from __future__ import annotations
 
 import gc
-import os
 import sys
+import time
 
 from emupin.base import cpuset, files
 from emupin.base.errors import EmupinError, HostError, TimedOutError
 from emupin.base.frozen import Frozen
 from emupin.base.log import log
+from emupin.base.system import os
 from emupin.base.text import printable
 from emupin.trail import entries, writer
 
@@ -33,7 +35,10 @@ REFUSED = 3
 """Exit status: libvirt must not start this guest."""
 
 SECONDS = 9.0
-"""Until the work is broken off: ten, less one for reporting it."""
+"""Until the work is broken off: the shell's ten, less one for reporting it."""
+
+REPORT_SECONDS = 0.5
+"""How long to wait for other writers of the audit trail with a report, whatever it is that took the time."""
 
 FILTERS = ("migrate", "restore")
 """Operations whose output libvirt takes for the domain XML."""
@@ -48,6 +53,8 @@ class Call(Frozen):
     root: str
     name: str
     operation: str
+    shell: int = 0
+    """The front-end's process id, which waits; 0 for none."""
 
 
 class _Progress:
@@ -56,6 +63,10 @@ class _Progress:
     refuses = False
     """Whether trouble refuses the start: the policy says so once it is known."""
     decision: Decision | None = None
+    deadline = float("inf")
+    """When the work is broken off, on the monotonic clock."""
+    trail_fails = False
+    """The audit trail could not be written: not tried again, for a lock would be waited for twice."""
 
 
 def main() -> NoReturn:
@@ -66,12 +77,12 @@ def main() -> NoReturn:
 
 def run() -> int:
     """The exit status."""
-    name, operation = sys.argv[1:3]
-    call = Call(files.root_from_environment(), name, operation)
+    shell, name, operation = sys.argv[1:4]
+    call = Call(files.root_from_environment(), name, operation, int(shell))
     sys.excepthook = lambda kind, error, trace: _report_bug(call, kind, error, trace)
     _limit_time()
     try:
-        files.write_all(1, serve(call))
+        _print(serve(call))
     except EmupinError as error:
         return _trouble(call, str(error))
     return 0
@@ -108,8 +119,20 @@ def serve(call: Call) -> bytes:
     return _rewrite(call, decision) if call.operation in DECIDES else _enforce(call, decision)
 
 
+def _print(answer: bytes) -> None:
+    """Raises HostError."""
+    try:
+        files.write_all(1, answer)
+    except OSError as error:
+        raise HostError("stdout", f"cannot be written: {error.strerror}", "who has closed it?") from None
+
+
 def _set_refuses(call: Call, on_failure: str) -> None:
-    _Progress.refuses = on_failure == "refuse" and call.operation not in NEVER_REFUSED
+    refuses = on_failure == "refuse" and call.operation not in NEVER_REFUSED
+    if refuses != _Progress.refuses:
+        _Progress.refuses = refuses
+        if call.shell:
+            os.kill(call.shell, _signal.SIGUSR1 if refuses else _signal.SIGUSR2)
 
 
 def _release(call: Call, policy: Policy | None) -> None:
@@ -124,10 +147,13 @@ def _release(call: Call, policy: Policy | None) -> None:
 
 
 def _read_stdin() -> bytes:
-    """The domain XML; one byte more than is allowed is enough to refuse it."""
+    """The domain XML; one byte more than is allowed is enough to refuse it. Raises HostError."""
     from emupin.guest.xmltree import LARGEST
 
-    return files.read_stream(0, LARGEST + 1)
+    try:
+        return files.read_stream(0, LARGEST + 1)
+    except OSError as error:
+        raise HostError("stdin", f"cannot be read: {error.strerror}", "libvirt writes the domain XML there") from None
 
 
 def _rewrite(call: Call, decision: Decision) -> bytes:
@@ -176,6 +202,7 @@ def _audit(call: Call, decision: Decision, outcome: str, changes: list[Edit] | N
         entry = entries.entry(call.operation, outcome, decision, changes or [])
         writer.append(call.root, entry, durable=bool(changes))
     except HostError as error:
+        _Progress.trail_fails = True
         if _Progress.refuses:
             raise
         log(call.root, f"{call.name}: {error}", trouble=True)
@@ -183,13 +210,15 @@ def _audit(call: Call, decision: Decision, outcome: str, changes: list[Edit] | N
 
 def _trouble(call: Call, message: str) -> int:
     """Report; the exit status that the policy wants."""
+    patience = _end_limit()
     log(call.root, f"{call.operation}: {message}", trouble=True)
     outcome = "refused" if _Progress.refuses else "failed"
     entry = entries.failure(call.operation, outcome, call.name, _Progress.decision, message)
-    try:
-        writer.append(call.root, entry)
-    except HostError as error:
-        log(call.root, f"{call.name}: {error}", trouble=True)
+    if not _Progress.trail_fails:
+        try:
+            writer.append(call.root, entry, patience=patience)
+        except HostError as error:
+            log(call.root, f"{call.name}: {error}", trouble=True)
     if not _Progress.refuses:
         return 0
     files.write_all(2, os.fsencode(printable(f"emupin: {message}")) + b"\n")
@@ -200,15 +229,21 @@ def _trouble(call: Call, message: str) -> int:
 
 
 def _limit_time() -> None:
-    """Raise TimedOutError after SECONDS; a second later, end at once."""
+    """Raise TimedOutError after SECONDS. Where Python cannot, in a system call that does not end, the shell ends it."""
 
     def expire(_signal_number: int, _frame: FrameType | None) -> None:
-        _signal.signal(_signal.SIGALRM, lambda *_: os._exit(REFUSED if _Progress.refuses else 0))
-        _signal.setitimer(_signal.ITIMER_REAL, 1.0)
         raise TimedOutError("the hook", f"took more than {SECONDS:g} seconds", "is a disk or a lock stuck?")
 
+    _Progress.deadline = time.monotonic() + SECONDS
     _signal.signal(_signal.SIGALRM, expire)
+    _signal.pthread_sigmask(_signal.SIG_UNBLOCK, (_signal.SIGALRM,))
     _signal.setitimer(_signal.ITIMER_REAL, SECONDS)
+
+
+def _end_limit() -> float:
+    """Let the report not be broken off; how long it may wait for others, in seconds."""
+    _signal.setitimer(_signal.ITIMER_REAL, 0)
+    return min(max(_Progress.deadline - time.monotonic(), REPORT_SECONDS), files.LOCK_SECONDS)
 
 
 def _report_bug(call: Call, kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:

@@ -1,0 +1,156 @@
+"""The hook's own limits: whatever happens to Python, libvirt gets its answer, in time."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from hosts import HOOK, POLICY, PROJECT, Host, domain_xml
+
+REFUSE = POLICY.replace("rules:", "defaults: {on_failure: refuse}\nrules:")
+PROTECTED = ("reconnect", "attach", "release")
+LIMIT = 2
+"""Seconds, in place of ten."""
+
+NO_FORK = "#include <errno.h>\n#include <unistd.h>\npid_t fork(void) { errno = EAGAIN; return -1; }\n"
+
+
+@pytest.fixture
+def host(tmp_path: Path) -> Host:
+    host = Host(tmp_path)
+    host.set_policy()
+    host.call("prepare", domain_xml())  # There are claims to release, and what is cached is there.
+    text = HOOK.read_text().replace("\nseconds=10\n", f"\nseconds={LIMIT}\n")
+    host.hook = tmp_path / "qemu"
+    host.hook.write_text(text.replace("\nlib=\n", f"\nlib='{PROJECT / 'src'}'\n"))
+    host.hook.chmod(0o755)
+    return host
+
+
+class Running:
+    """A call of the hook whose stdin stays open, so that Python waits for it."""
+
+    def __init__(self, host: Host, operation: str) -> None:
+        self.began = time.monotonic()
+        self.process = subprocess.Popen(
+            [host.hook, "nfv-1", operation, "begin", "-"],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+            env={"PATH": "/usr/bin:/bin", "LC_ALL": "C", "EMUPIN_ROOT": str(host.root)},
+        )  # fmt: skip
+        self.python = self.find_python()
+
+    def find_python(self) -> int:
+        """Once it has read the policy: it waits for stdin then."""
+        while True:
+            for pid in descendants(self.process.pid):
+                if "python" in Path(f"/proc/{pid}/comm").read_text() and waits_for_stdin(pid):
+                    return pid
+            assert time.monotonic() < self.began + 10
+            time.sleep(0.005)
+
+    def end(self) -> tuple[int, bytes, bytes, float]:
+        """Status, output, errors, and the seconds until nobody had the pipes any more."""
+        assert self.process.stdout
+        assert self.process.stderr
+        output, errors = self.process.stdout.read(), self.process.stderr.read()
+        return self.process.wait(5), output, errors, time.monotonic() - self.began
+
+
+def descendants(pid: int) -> Iterator[int]:
+    for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split():
+        yield int(child)
+        yield from descendants(int(child))
+
+
+def waits_for_stdin(pid: int) -> bool:
+    return Path(f"/proc/{pid}/syscall").read_text().startswith("0 0x0 ")
+
+
+def is_dead(pid: int) -> bool:
+    """Nobody may have asked for its status yet."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
+    except FileNotFoundError:
+        return True
+
+
+@pytest.fixture
+def begin(host: Host) -> Iterator[Callable[[str], Running]]:
+    calls: list[Running] = []
+
+    def start(operation: str) -> Running:
+        calls.append(Running(host, operation))
+        return calls[-1]
+
+    yield start
+    for call in calls:
+        call.process.kill()
+        call.process.communicate()
+
+
+@pytest.mark.parametrize("operation", ["prepare", "migrate", "started", *PROTECTED[:2]])
+def test_a_stopped_python_ends_at_the_limit(begin: Callable[[str], Running], operation: str) -> None:
+    call = begin(operation)
+    os.kill(call.python, signal.SIGSTOP)
+    status, output, errors, seconds = call.end()
+    assert (status, output, errors) == (0, b"", b"")
+    assert seconds < LIMIT + 1
+    assert is_dead(call.python)
+
+
+@pytest.mark.parametrize("how", [signal.SIGSTOP, signal.SIGSEGV])
+def test_a_python_that_says_nothing_more_refuses_where_it_had_read_so(
+    host: Host, begin: Callable[[str], Running], how: signal.Signals
+) -> None:
+    host.set_policy(REFUSE)
+    call = begin("started")
+    os.kill(call.python, how)
+    status, _, errors, _ = call.end()
+    assert status == 1
+    assert re.fullmatch(
+        rb"emupin: started: (took more than 2 seconds|/usr/bin/python3 ended with status 139).*\n", errors
+    )
+
+
+@pytest.mark.parametrize("operation", PROTECTED[:2])
+def test_nothing_ends_a_running_guest_under_refuse(host: Host, begin: Callable[[str], Running], operation: str) -> None:
+    host.set_policy(REFUSE)
+    call = begin(operation)
+    os.kill(call.python, signal.SIGSTOP)
+    assert call.end()[:3] == (0, b"", b"")
+
+
+def test_a_rule_that_lets_guests_start_takes_back_what_the_default_said(host: Host) -> None:
+    """Its trail is locked for longer than the limit: Python is killed once it knows the rule."""
+    import fcntl
+
+    host.set_policy(REFUSE.replace("match:", "on_failure: start\n    match:"))
+    folder = os.open(host.root / "var/log/emupin", os.O_RDONLY)
+    fcntl.flock(folder, fcntl.LOCK_EX)
+    answer = host.call("prepare", domain_xml())
+    os.close(folder)
+    assert (answer.status, answer.error) == (0, "")
+
+
+@pytest.fixture(scope="session")
+def no_fork(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    compiler = shutil.which("cc")
+    if not compiler:
+        pytest.skip("needs a C compiler")
+    folder = tmp_path_factory.mktemp("no-fork")
+    (folder / "shim.c").write_text(NO_FORK)
+    subprocess.run([compiler, "-shared", "-fPIC", "-o", folder / "shim.so", folder / "shim.c"], check=True)
+    return folder / "shim.so"
+
+
+@pytest.mark.parametrize("operation", ["prepare", "migrate", "restore", "started", *PROTECTED])
+def test_a_shell_that_cannot_fork_harms_nobody(host: Host, no_fork: Path, operation: str) -> None:
+    host.set_policy(REFUSE)
+    assert host.call(operation, domain_xml(), LD_PRELOAD=str(no_fork)).status == 0
