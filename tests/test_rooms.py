@@ -18,7 +18,7 @@ FLOORS = (
     ("grammar",),
     ("node",),
     ("trail",),
-    ("order",),
+    ("bundle", "order"),
     ("hook", "recorder"),
     ("trace",),
     ("live",),

@@ -7,10 +7,10 @@ time; what its trouble means for the start it tells the shell by a signal, as so
 
 from __future__ import annotations
 
-import gc
 import sys
 import time
 
+from emupin import bundle
 from emupin.base import cpuset, files
 from emupin.base.errors import EmupinError, HostError, TimedOutError
 from emupin.base.frozen import Frozen
@@ -71,8 +71,9 @@ class _Progress:
 
 def main() -> NoReturn:
     """Serve the call that `sys.argv` and stdin describe, and end at once: to take the interpreter down costs time."""
-    gc.disable()  # A process of some milliseconds leaves nothing to collect.
-    os._exit(run())
+    status = run()
+    bundle.keep()
+    os._exit(status)
 
 
 def run() -> int:
