@@ -16,20 +16,26 @@ elif "os" in sys.modules:
 else:
     import posix
 
-    def _exists(path, status=posix.stat):
+    def _mode(path, status=posix.stat):
         try:
-            status(path)
+            return status(path).st_mode
         except (OSError, ValueError):
-            return False
-        return True
+            return 0
 
     class _Path:
         """`os.path`, as far as every call needs it."""
 
-        exists = staticmethod(_exists)
+        def exists(self, path):
+            return _mode(path) != 0
 
         def lexists(self, path):
-            return _exists(path, posix.lstat)
+            return _mode(path, posix.lstat) != 0
+
+        def isdir(self, path):
+            return _mode(path) & 0o170000 == 0o040000
+
+        def isfile(self, path):
+            return _mode(path) & 0o170000 == 0o100000
 
         def dirname(self, path):
             return path.rpartition("/")[0].rstrip("/") or path[: path.startswith("/")]

@@ -7,10 +7,9 @@ files take from a slice. Sources: virSystemdMakeSliceName and virCgroupSetPartit
 
 from __future__ import annotations
 
-import os
-
 from emupin.base import cpuset
 from emupin.base.errors import HostError
+from emupin.base.system import os
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -6,8 +6,9 @@ package: `libvirt version: 9.0.0, package: 10.1.el9_2 (Red Hat, …)`.
 
 from __future__ import annotations
 
-import os
 import sys
+
+from emupin.base.system import os
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

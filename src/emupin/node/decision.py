@@ -5,13 +5,12 @@ The hook and `emupin apply` decide here; what they do with the decision differs.
 
 from __future__ import annotations
 
-import os
-
 from emupin.base.digest import hex_digest
 from emupin.base.errors import HostError
 from emupin.base.files import LIBVIRT_RUN, read_bytes
 from emupin.base.frozen import Frozen
 from emupin.base.kept import TOPOLOGIES_KEPT, keep
+from emupin.base.system import os
 from emupin.engine.host import canonical
 from emupin.engine.hostcache import read_cached
 from emupin.engine.plan import plan
