@@ -61,7 +61,8 @@ class Bundle:
 
     def keep(self) -> None:
         """Leave the modules that Python had to look for to the next call. Raises OSError."""
-        found = [spec for module in sys.modules.values() if (spec := module.__spec__) and _was_looked_for(spec)]
+        specs = [module.__spec__ for name, module in sys.modules.items() if name.startswith("emupin.")]
+        found = [spec for spec in specs if spec and spec.name != __name__ and not isinstance(spec.loader, Bundle)]
         if not found:
             return
         import os
@@ -72,10 +73,6 @@ class Bundle:
         kept = {name: one for name, one in self.kept.items() if _stamp(one[0]) == one[2]}
         kept.update({spec.name: _entry(spec) for spec in found})
         replace_file(self.path, marshal.dumps((FORMAT, kept)), durable=False)
-
-
-def _was_looked_for(spec: ModuleSpec) -> bool:
-    return spec.name.startswith("emupin.") and spec.name != __name__ and not isinstance(spec.loader, Bundle)
 
 
 _bundle: Bundle | None = None
