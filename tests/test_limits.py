@@ -18,6 +18,8 @@ REFUSE = POLICY.replace("rules:", "defaults: {on_failure: refuse}\nrules:")
 PROTECTED = ("reconnect", "attach", "release")
 LIMIT = 2
 """Seconds, in place of ten."""
+BUSY = 6
+"""Seconds that a busy machine may add."""
 
 NO_FORK = "#include <errno.h>\n#include <unistd.h>\npid_t fork(void) { errno = EAGAIN; return -1; }\n"
 
@@ -101,7 +103,7 @@ def test_a_stopped_python_ends_at_the_limit(begin: Callable[[str], Running], ope
     os.kill(call.python, signal.SIGSTOP)
     status, output, errors, seconds = call.end()
     assert (status, output, errors) == (0, b"", b"")
-    assert seconds < LIMIT + 1
+    assert seconds < LIMIT + BUSY
     assert is_dead(call.python)
 
 
