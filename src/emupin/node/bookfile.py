@@ -7,10 +7,9 @@ version does not know, it passes over. CPU sets are hexadecimal masks.
 
 from __future__ import annotations
 
-import os
-
 from emupin.base.digest import hex_digest
 from emupin.base.files import RUN, read_bytes, replace_file
+from emupin.base.system import os
 from emupin.node.book import Claim, Start
 
 TYPE_CHECKING = False

@@ -6,13 +6,12 @@ that. Kept below `/var/lib/emupin/former`, for the definitions outlive a boot.
 
 from __future__ import annotations
 
-import os
-
 from emupin.base import cpuset
 from emupin.base.errors import HostError
 from emupin.base.files import STATE, make_private_folder, read_bytes, replace_file
 from emupin.base.frozen import Frozen
 from emupin.base.jsonline import encode
+from emupin.base.system import os
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -5,13 +5,12 @@ A guest's own faults stay its own: of one whose status file cannot be read, its 
 
 from __future__ import annotations
 
-import os
-
 from emupin.base import cpuset
 from emupin.base.errors import DomainError, HostError
 from emupin.base.files import LIBVIRT_RUN, read_bytes
 from emupin.base.frozen import Frozen
 from emupin.base.mask import to_mask
+from emupin.base.system import os
 from emupin.node.book import UNKNOWN, Tenant, pinned, recorded
 
 TYPE_CHECKING = False
