@@ -289,6 +289,8 @@ check_python() {
     [ -x "$python" ] || fail "$python is missing" "install the package python3 (3.9 or later)"
     "$python" -I -c 'import sys; sys.exit(sys.version_info < (3, 9))' ||
         fail "$python is older than 3.9" "emupin needs Python 3.9 or later there"
+    "$python" -I -c 'import difflib, json' 2>/dev/null ||
+        fail "$python lacks parts of the standard library: it is python3-minimal alone" "install the package python3"
 }
 
 has_module() { "$python" -I -c "import $1" 2>/dev/null; }

@@ -57,6 +57,8 @@ TEXT
 }
 
 [ -x "$python" ] || fail "$python is missing: install the package python3 (3.9 or later)"
+"$python" -I -c 'import difflib, json' 2>/dev/null ||
+    fail "$python lacks parts of the standard library: it is python3-minimal alone: install the package python3"
 [ -f "$checkout/hooks/qemu" ] || fail "$checkout/hooks/qemu is missing: run it from a complete checkout"
 work=$(mktemp -d "${TMPDIR:-/tmp}/emupin-demo.XXXXXX")
 trap 'rm -rf -- "$work"' EXIT

@@ -297,6 +297,24 @@ def test_a_hook_that_hangs_ends_by_itself(host: Host) -> None:
         assert "took more than 0.3 seconds" in str(host.audit()[-1]["reason"])
 
 
+def test_a_new_policy_under_a_pretended_python3_minimal(host: Host) -> None:
+    """It has neither json nor difflib, which only reading a policy needs: what was compiled before stays in force."""
+    code = (
+        f"import sys; sys.path.insert(0, {str(PROJECT / 'src')!r}); sys.modules.update(json=None, difflib=None)\n"
+        "import emupin.hook as hook; sys.exit(hook.run())"
+    )
+    host.call("migrate", domain_xml())
+    host.set_policy(POLICY.replace("vcpu:0", "cpus:9"))
+    done = subprocess.run(
+        [python(), "-I", "-S", "-c", code, "nfv-1", "migrate"],
+        input=domain_xml(), capture_output=True, text=True, check=False, env={"EMUPIN_ROOT": str(host.root)},
+    )  # fmt: skip
+    assert (done.returncode, done.stdout) == (0, domain_xml(emulatorpin="2")), done.stderr
+    warning = str(host.audit()[-1]["warnings"])
+    assert "which is not installed" in warning
+    assert "install python3, not python3-minimal alone" in warning
+
+
 def test_the_hook_imports_only_what_is_cheap(host: Host) -> None:
     code = (
         f"import sys; sys.path.insert(0, {str(PROJECT / 'src')!r}); import emupin.hook as hook\n"

@@ -657,3 +657,16 @@ def test_the_same_python_is_meant() -> None:
     text = (CHECKOUT / "install.sh").read_text()
     assert "python=/usr/bin/python3\n" in text
     assert "python=/usr/bin/python3\n" in (CHECKOUT / "hooks/qemu").read_text()
+
+
+def test_a_pretended_python3_minimal_is_named_before_anything_is_installed(tmp_path: Path) -> None:
+    script = """
+        rm -r /usr/lib/python3*/json /usr/lib/python3*/difflib.py
+        for argument in --demo --check --prefix=/usr/local; do
+            if sh /tmp/given/install.sh $argument; then exit 1; fi
+        done
+        [ ! -e /usr/local/bin/emupin ]
+    """
+    said = run(tmp_path, CHECKOUT, script)
+    assert len(re.findall("it is python3-minimal alone(?:: |\n  )install the package python3\n", said)) == 3, said
+    assert "Traceback" not in said

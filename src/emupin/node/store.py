@@ -107,6 +107,10 @@ def _compile(source: bytes, path: str) -> Policy:
         import site
 
         site.main()  # Where PyYAML lies; the hook starts without it.
-    from emupin.grammar.policyfile import compile_policy
+    try:
+        from emupin.grammar.policyfile import compile_policy
+    except ModuleNotFoundError as error:  # Debian's python3-minimal has neither json nor difflib
+        what = f"reading a policy needs Python's module {error.name}, which is not installed"
+        raise PolicyError(path, what, "install python3, not python3-minimal alone") from None
 
     return compile_policy(source, path)
