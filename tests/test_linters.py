@@ -10,10 +10,10 @@ import sys
 from pathlib import Path
 
 import pytest
+from checkout import CHECKOUT, files
 
 from emupin import __version__
 
-CHECKOUT = Path(__file__).parent.parent
 IN_CI = os.environ.get("CI", "false") != "false"
 
 COMMANDS = {
@@ -59,31 +59,6 @@ def shell_scripts() -> list[str]:
 def first_line(path: Path) -> bytes:
     with path.open("rb") as file:
         return file.readline().rstrip()
-
-
-def files() -> list[Path]:
-    """Every file of the project: what git tracks or would track; without git, what is not hidden or made by a tool."""
-    listed = subprocess.run(
-        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
-        cwd=CHECKOUT, capture_output=True, check=False,
-    )  # fmt: skip
-    names = [CHECKOUT / os.fsdecode(name) for name in listed.stdout.split(b"\0") if name]
-    return [path for path in names or walked() if path.is_file() and not path.is_symlink()]
-
-
-def walked() -> list[Path]:
-    made = {
-        "__pycache__",
-        ".git",
-        ".venv",
-        ".mypy_cache",
-        ".pytest_cache",
-        ".ruff_cache",
-        ".hypothesis",
-        "build",
-        "dist",
-    }
-    return [path for path in CHECKOUT.rglob("*") if not made.intersection(path.relative_to(CHECKOUT).parts)]
 
 
 def test_all_scripts_are_seen() -> None:

@@ -51,6 +51,16 @@ def test_complaints(path: Path, golden: Golden) -> None:
     assert all(str(problem).isprintable() and len(str(problem)) < 500 for problem in found)
 
 
+def test_what_is_wrong_with_json_is_said_in_the_words_of_its_parser() -> None:
+    """They, and the place, differ from one Python to the next."""
+    text = '{"version": 1,\n "rules": [],\n}\n'
+    (found,) = problems(text.encode(), "policy.json")
+    with pytest.raises(json.JSONDecodeError) as error:
+        json.loads(text)
+    wrong = error.value
+    assert str(found).startswith(f"policy.json:{wrong.lineno}: not JSON: {wrong.msg} (column {wrong.colno}); ")
+
+
 @pytest.mark.parametrize("path", files("good"), ids=lambda path: path.name)
 def test_good_policies_written_out(path: Path, golden: Golden) -> None:
     policy = compile_policy(path.read_bytes(), path.name)

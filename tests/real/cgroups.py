@@ -13,13 +13,18 @@ def native_version() -> str:
 
 
 def make(name: str, version: str) -> list[Path]:
-    """One group in each hierarchy of the version, none for `none`; what a killed run left behind is removed."""
+    """One group in each hierarchy of the version, none for `none`; what a killed run left behind is removed.
+
+    The names tell runs apart that number their processes alike, each in a pid namespace of its own: nobody but its own
+    can say of such a run whether it still goes on.
+    """
+    ours = f"emupin-{os.stat('/proc/self/ns/pid').st_ino}-"
     groups = []
     for place, _ in _mounts({"v1": "cgroup", "v2": "cgroup2"}.get(version, "")).items():
-        for old in Path(place).glob("emupin-*"):
+        for old in Path(place).glob(f"{ours}*"):
             if not Path("/proc", old.name.rpartition("-")[2]).exists():
                 remove(old)
-        group = Path(place, f"emupin-{name}-{os.getpid()}")
+        group = Path(place, f"{ours}{name}-{os.getpid()}")
         group.mkdir(exist_ok=True)
         groups.append(group)
         for file in ("cpuset.cpus", "cpuset.mems"):  # of v1: empty in a new group, and then nothing may enter it

@@ -27,6 +27,7 @@ READER = bytes.fromhex(
     "100001000000002000000000000000000000"  # packet: 16 bytes, 1 sector, to 2000:0000, from sector 0
 )
 """A boot sector that reads the first two disks for ever, so that QEMU starts block workers."""
+HALT, NO_HALT = bytes.fromhex("fbf4"), bytes.fromhex("fb90")
 
 
 @dataclass(frozen=True)
@@ -77,9 +78,13 @@ class Guest:
         return f"<disk type='file'>{driver}<source file={source}/><target {target}/>{boot}</disk>"
 
 
-def write_disk(path: Path) -> None:
-    """An image of 8 MiB that boots the reader, and is full: a copy of it keeps several workers busy."""
-    path.write_bytes(READER.ljust(510, b"\0") + b"\x55\xaa" + os.urandom(8 * MIB - 512))
+def write_disk(path: Path, busy: bool = False) -> None:
+    """An image of 8 MiB that boots the reader, and is full: a copy of it keeps several workers busy.
+
+    A `busy` reader waits for no timer: it takes its CPU whole, on every machine.
+    """
+    reader = READER.replace(HALT, NO_HALT) if busy else READER
+    path.write_bytes(reader.ljust(510, b"\0") + b"\x55\xaa" + os.urandom(8 * MIB - 512))
 
 
 def draw(path: Path, times: int = 5) -> int:

@@ -42,8 +42,8 @@ class CommandFailedError(AssertionError):
     """A command inside a host ended with a status other than 0."""
 
 
-def eventually(predicate: Callable[[], Result], timeout: float = 10) -> Result:
-    """The first true value of `predicate`; its last value when the time is over."""
+def eventually(predicate: Callable[[], Result], timeout: float = 60) -> Result:
+    """The first true value of `predicate`; its last value when the time is over, which only a failure takes."""
     end = time.monotonic() + timeout
     while True:
         value = predicate()
@@ -174,13 +174,13 @@ class PrivateHost:
             self.process.stdin.flush()
         else:
             self.run("sh", "-c", LIBVIRTD)
-        if not eventually(lambda: self.virsh("list", check=False).returncode == 0, 20):
+        if not eventually(lambda: self.virsh("list", check=False).returncode == 0):
             raise CommandFailedError(f"{self.name}: libvirtd does not answer")
 
     def stop_libvirtd(self) -> None:
         pid = self.path("/run/libvirtd.pid").read_text().strip()
         self.run("kill", pid)
-        eventually(lambda: not self.path(f"/proc/{pid}/exe").exists(), 20)
+        eventually(lambda: not self.path(f"/proc/{pid}/exe").exists())
 
     def restart_libvirtd(self) -> None:
         """And wait until every running guest's `reconnect` hook has ended, if there is a hook."""
@@ -189,9 +189,9 @@ class PrivateHost:
         self.stop_libvirtd()
         self.start_libvirtd()
         hook = ("pgrep", "--full", f"{HOOKS}/.* reconnect begin")
-        called = eventually(lambda: self.logged("op=reconnect") >= before + guests, 20)
+        called = eventually(lambda: self.logged("op=reconnect") >= before + guests)
         time.sleep(1 if guests else 0)  # libvirtd logs the call before it starts the hook.
-        if not called or not eventually(lambda: not self.run(*hook, check=False).stdout, 20):
+        if not called or not eventually(lambda: not self.run(*hook, check=False).stdout):
             raise CommandFailedError(f"{self.name}: libvirtd does not come back to its guests")
 
     def reload(self) -> None:

@@ -210,9 +210,9 @@ def _proc(host: PrivateHost, pid: int) -> tuple[int, int]:
 
 @pytest.mark.skipif(not shutil.which("pidstat"), reason="needs pidstat (sysstat)")
 def test_rates_agree_with_pidstat(host: PrivateHost) -> None:
-    """A guest whose screen is sent again and again, and whose disk is read: every thread, over the same seconds."""
+    """A guest whose screen is sent again and again, and which never waits: every thread, over the same seconds."""
     disk, screen = "/var/lib/libvirt/boot.img", "/var/lib/libvirt/vnc.sock"
-    write_disk(host.path(disk))
+    write_disk(host.path(disk), busy=True)
     guest = Guest("nfv-1", disks=(disk,), vnc=screen)
     placed(host, guest)
     pid, stop = host.pid("nfv-1"), threading.Event()
