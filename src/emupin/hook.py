@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
     from emupin.guest.splice import Edit
     from emupin.node.decision import Decision
+    from emupin.node.enforce import Left
     from emupin.policy.values import Policy
 else:
     import _signal  # `signal` brings `enum` with it, a third of the hook's start-up time.
@@ -184,11 +185,16 @@ def _enforce(call: Call, decision: Decision) -> bytes:
         raise HostError(f"guest {call.name}", "libvirt's status file is another guest's", "is it being replaced?")
     check_process(call.root, status.pid, decision.guest.uuid)
     done = enforce(call.root, status, cpus, os.sched_setaffinity, decision.plan.iothreads)
+    for each in done.left:
+        log(call.root, f"{call.name}: {each}", trouble=True)
+    if _Progress.refuses:
+        done.check(call.name, cpus)
+    order.start(order.order_for(decision.plan, status, decision.policy.digest))
+    done.check(call.name, cpus)
     changes = done.groups or done.moved
-    _audit(call, decision, "enforced" if changes else "unchanged")
+    _audit(call, decision, "enforced" if changes else "unchanged", left=done.left)
     if changes:
         log(call.root, f"{call.name}: {call.operation}: emulator threads put on {cpuset.format(cpus)}")
-    order.start(order.order_for(decision.plan, status, decision.policy.digest))
     return b""
 
 
@@ -197,10 +203,15 @@ def _change(decision: Decision) -> str:
     return f"emulatorpin {cpuset.format(before or ()) or 'none'} -> {cpuset.format(after or ())}"
 
 
-def _audit(call: Call, decision: Decision, outcome: str, changes: list[Edit] | None = None) -> None:
-    """Write the entry. A disk that is full must not cost the guest its CPUs, unless the policy refuses any trouble."""
+def _audit(
+    call: Call, decision: Decision, outcome: str, changes: list[Edit] | None = None, left: tuple[Left, ...] = ()
+) -> None:
+    """Write the entry; `left` are the threads that stayed elsewhere.
+
+    A disk that is full must not cost the guest its CPUs, unless the policy refuses any trouble.
+    """
     try:
-        entry = entries.entry(call.operation, outcome, decision, changes or [])
+        entry = entries.entry(call.operation, outcome, decision, changes or [], left)
         writer.append(call.root, entry, durable=bool(changes))
     except HostError as error:
         _Progress.trail_fails = True

@@ -221,7 +221,7 @@ def test_somebody_who_changes_it_all_the_time_is_reported(host: Host) -> None:
     machine.write()
     result = run(host, ["nfv-1"], stubborn)["nfv-1"]
     assert result.state == FAILED
-    assert "(4243) on 9" in result.error
+    assert "(4243) stays on 9: somebody else" in result.error
     assert [each["outcome"] for each in host.audit()] == ["enforced", "enforced", "failed"]
 
 

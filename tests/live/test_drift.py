@@ -11,8 +11,9 @@ from emupin.guest import domainxml
 from emupin.guest.domain import Domain, Status
 from emupin.guest.threads import EMULATOR, HELPER, IOTHREAD, VCPU, VHOST, Thread
 from emupin.live import drift
-from emupin.live.causes import FEWER_ABOVE
+from emupin.live.causes import FEWER_ABOVE, NEW_IOTHREAD, ROOT_CGROUP
 from emupin.live.drift import DEFINED, TRANSIENT, UNKNOWN, Assessment, Drift, Group, Live
+from emupin.node.enforce import UNMOVABLE
 
 MAIN, RCU, VHOST_TID, WORKER, VCPU_TID, KERNEL = 4242, 4243, 4280, 4261, 4250, 4290
 PLAN = Plan(frozenset({2}), "because", "nfv", "vcpu:0", persist=True)
@@ -114,6 +115,25 @@ def test_a_thread_that_was_moved_out_of_the_cgroup() -> None:
     assert causes(found) == {"thread": {"it was moved out of the guest's cgroup"}}
 
 
+def test_a_thread_in_somebody_elses_cgroup() -> None:
+    moved = thread(RCU, EMULATOR, 5).replace(group="/shield/user", outside=True)
+    (cause,) = causes(with_thread(live(), moved))["thread"]
+    assert cause.endswith("(cset, vfio-isolate or the like) put it into /shield/user")
+    old = thread(VHOST_TID, VHOST, *range(16)).replace(group="/", outside=True)
+    assert causes(with_thread(live(), old))["thread"] == {ROOT_CGROUP}
+    fixed = thread(RCU, EMULATOR, 5).replace(fixed=True)
+    assert causes(with_thread(live(), fixed))["thread"] == {UNMOVABLE}
+
+
+def test_an_iothread_that_was_added() -> None:
+    """Also where libvirt has no cgroups."""
+    now = guest(extra="  <iothreads>1</iothreads>\n")
+    plan = PLAN.replace(iothreads=True)
+    for found in (live(now, now), live(now, now, group=None).replace(iothread_groups={})):
+        drifts = [each for each in assess(found, plan).drifts if "iothread" in each.what]
+        assert {each.cause for each in drifts} == {NEW_IOTHREAD}
+
+
 def test_a_slice_that_lost_the_planned_cpu() -> None:
     """What the kernel gives instead is no work of anybody's hand, nor of an old kernel's."""
     found = live(group=cpus(2)).replace(group=Group("/emulator", cpus(2), cpus(0, 1)))
@@ -174,7 +194,7 @@ def test_threads_are_placed_and_libvirt_does_not_know_yet() -> None:
 def test_a_guest_that_was_never_placed() -> None:
     found = live(guest("2-5"), guest("2-5"), cpus(2, 3, 4, 5)).replace(claimed=None)
     (cause,) = causes(found)["thread"]
-    assert cause.startswith("not placed since its start")
+    assert cause.startswith("no placement of this run of the guest is known")
     assert causes(found) == {key: {cause} for key in ("thread", "cgroup", "live XML", "persistent XML")}
 
 

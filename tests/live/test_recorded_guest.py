@@ -10,7 +10,8 @@ import pytest
 from hosts import FakeGuest, FakeThread, Host
 from microvm import recording
 
-from emupin.guest.threads import check_process, emulator_group, read_status_file, read_threads
+from emupin.guest.cgroups import emulator_group
+from emupin.guest.threads import check_process, read_status_file, read_threads
 from emupin.node.enforce import Enforced, enforce
 
 if TYPE_CHECKING:

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING
 import pytest
 from hosts import UUID, FakeGuest, FakeThread, Host
 
+from emupin.base import cpuset
 from emupin.base.errors import EnforceError, HostError
-from emupin.guest.threads import check_process, read_status_file, read_threads
+from emupin.guest.threads import PF_KTHREAD, PF_NO_SETAFFINITY, check_process, read_status_file, read_threads
 from emupin.node.enforce import Enforced, enforce
 
 if TYPE_CHECKING:
@@ -109,14 +110,54 @@ def test_without_cgroups_threads_are_told_by_status_file_and_name(tmp_path: Path
     assert found[VCPU0] == found[VCPU1] == "vcpu"
 
 
+def test_an_unpinned_iothread_keeps_no_worker_on_a_vcpus_cpu(tmp_path: Path) -> None:
+    """Without cgroups a worker that runs where vCPUs do may be the main loop's: it does, and no pin is broken."""
+    guest = guest_of(tmp_path, "none")
+    guest.threads[IOTHREAD].wants, guest.threads[WORKER].wants = set(UNION), set(UNION)
+    guest.sync()
+    assert (kinds(guest)[IOTHREAD], kinds(guest)[WORKER]) == ("iothread", "emulator")
+    run(guest, {2})
+    assert (guest.allowed(IOTHREAD), guest.allowed(WORKER)) == ("2-5", "2")
+
+
+@pytest.mark.parametrize(
+    ("pin", "emulator", "kind"),
+    [({7}, UNION, "iothread"), (set(), UNION, "unknown"), ({2, 3, 4, 5}, UNION, "unknown")],
+    ids=["pinned elsewhere", "not pinned", "pinned to the same CPUs"],
+)
+def test_nameless_iothreads_are_not_taken_for_emulator_threads(
+    tmp_path: Path, pin: set[int], emulator: set[int], kind: str
+) -> None:
+    """QEMU with `debug-threads=off`, no cgroups: a pin tells an iothread; what may be one is left alone, and said."""
+    guest = guest_of(tmp_path, "none")
+    for tid in (IOTHREAD, VCPU0, VCPU1):
+        guest.threads[tid].name = guest.threads[MAIN].name
+    guest.threads[IOTHREAD].wants = set(pin or emulator)
+    guest.sync()
+    status = guest.host.root / f"run/libvirt/qemu/{guest.name}.xml"
+    iothreadpin = f"<iothreadpin iothread='1' cpuset='{','.join(map(str, pin))}'/>" if pin else ""
+    text = status.read_text().replace("</cputune>", f"{iothreadpin}</cputune>")
+    text = text.replace("<cputune>", "<iothreads>1</iothreads><cputune>")
+    status.write_text(text.replace("<vcpus>", f"<vcpus><vcpu id='0' pid='{VCPU0}'/><vcpu id='1' pid='{VCPU1}'/>"))
+    assert kinds(guest)[IOTHREAD] == kind
+    done = run(guest, {2})
+    assert guest.allowed(IOTHREAD) == cpuset.format(frozenset(pin or emulator)), "never off its own pin"
+    assert guest.allowed(MAIN) == "2"
+    for again in (done, run(guest, {2})):
+        assert [each.excused for each in again.left] == ([True, True] if kind == "unknown" else [])
+
+
 def test_old_kernels_vhost_workers_outside_the_process_are_moved_on_a_faked_kernel(tmp_path: Path) -> None:
+    """Any process may call itself `vhost-PID`: a thread that is not the kernel's own is none."""
     guest = guest_of(tmp_path, "v2")
     guest.kill(VHOST)
     (tmp_path / f"proc/{MAIN}/fd/12").symlink_to("/dev/vhost-net")
-    for tid, name in ((9001, f"vhost-{MAIN}"), (9002, "vhost-1")):
+    for tid, name in ((9001, f"vhost-{MAIN}"), (9002, "vhost-1"), (9003, f"vhost-{MAIN}")):
         guest.host.write(f"proc/{tid}/comm", f"{name}\n")
         guest.host.write(f"proc/{tid}/status", f"Name:\t{name}\nCpus_allowed_list:\t0-15\n")
         guest.host.write(f"proc/{tid}/cgroup", "0::/\n")
+        flags = PF_KTHREAD if tid != 9003 else 0
+        guest.host.write(f"proc/{tid}/stat", f"{tid} ({name}) S 2 0 0 0 -1 {flags | 0x40} 0\n")
     moved = []
 
     def set_affinity(tid: int, cpus: frozenset[int]) -> None:
@@ -156,15 +197,38 @@ def test_a_thread_born_meanwhile_is_moved_too_on_a_faked_kernel(tmp_path: Path) 
 def test_a_thread_that_cannot_be_moved_is_an_error_on_a_faked_kernel(tmp_path: Path) -> None:
     guest = guest_of(tmp_path, "none")
     guest.fails[VNC] = PermissionError(1, "Operation not permitted")
-    with pytest.raises(EnforceError, match=rf"thread {VNC}: cannot be put on 2: Operation not permitted"):
-        run(guest, {2})
+    done = run(guest, {2})
+    assert [(each.thread.tid, each.excused) for each in done.left] == [(VNC, False)]
+    assert {guest.allowed(tid) for tid in (MAIN, RCU, VHOST)} == {"2"}, "one thread stops no other"
+    with pytest.raises(EnforceError, match=rf"vnc_worker \({VNC}\) stays on 2-5: Operation not permitted"):
+        done.check("nfv-1", frozenset({2}))
+
+
+@pytest.mark.parametrize("layout", ["v2", "none"])
+def test_a_worker_that_the_kernel_lets_nobody_move_stops_no_guest_on_a_faked_kernel(
+    tmp_path: Path, layout: str
+) -> None:
+    """Linux 5.12 to 6.2: io_uring workers have PF_NO_SETAFFINITY, and setting one is EINVAL. A cpuset takes them."""
+    guest = guest_of(tmp_path, layout)
+    guest.threads[5001] = FakeThread(f"iou-wrk-{MAIN}", set(UNION) | {9}, "" if layout == "none" else "emulator")
+    guest.fails[5001] = OSError(22, "Invalid argument")
+    guest.sync()
+    guest.host.write(
+        f"proc/{MAIN}/task/5001/stat", f"5001 (iou-wrk-{MAIN}) S 1 1 1 0 -1 {PF_NO_SETAFFINITY | 0x50} 0\n"
+    )
+    done = run(guest, {12} if layout == "v2" else {2})
+    done.check("nfv-1", frozenset({2}))
+    expected = [f"iou-wrk-{MAIN} (5001) stays on 2-5,9: the kernel lets nobody set the CPUs of this worker of its own"]
+    assert [str(each)[: len(expected[0])] for each in done.left] == (expected if layout == "none" else [])
+    assert guest.allowed(VNC) == ("12" if layout == "v2" else "2")
 
 
 def test_a_thread_that_keeps_going_elsewhere_is_an_error_on_a_faked_kernel(tmp_path: Path) -> None:
     guest = guest_of(tmp_path, "none")
     root = str(tmp_path)
-    with pytest.raises(EnforceError, match=r"emulator threads are not on 2 but: .*vnc_worker \(4270\) on 2-5"):
-        enforce(root, read_status_file(root, guest.name), frozenset({2}), lambda *_: None)
+    done = enforce(root, read_status_file(root, guest.name), frozenset({2}), lambda *_: None)
+    with pytest.raises(EnforceError, match=r"vnc_worker \(4270\) stays on 2-5: somebody else sets its affinity"):
+        done.check("nfv-1", frozenset({2}))
 
 
 def test_v2_takes_cpus_that_the_parent_lacks_and_that_is_an_error_on_a_faked_kernel(tmp_path: Path) -> None:

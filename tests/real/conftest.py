@@ -54,6 +54,12 @@ def host(tmp_path: Path) -> Iterator[PrivateHost]:
     yield from _host(tmp_path, native_version())
 
 
+@pytest.fixture
+def no_cgroup(tmp_path: Path) -> Iterator[PrivateHost]:
+    """A host where libvirt finds no cgroup at all."""
+    yield from _host(tmp_path, "none")
+
+
 @pytest.fixture(params=("cpuset", "no-cgroup"))
 def each_host(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[PrivateHost]:
     """A host with the cpuset controller, and one where libvirt finds no cgroup at all."""

@@ -13,6 +13,8 @@ from typing import Any
 
 import pytest
 
+from emupin.live.causes import NOT_PLACED
+
 from .expect import define, emulator_cpus, inactive_pin, live_pin, of_kind, policy, recorded, start
 from .guests import CPUS, Guest, draw, write_disk
 from .host import PrivateHost, eventually
@@ -160,7 +162,7 @@ def test_guest_started_without_the_hook_and_others(host: PrivateHost) -> None:
     guest = Guest("nfv-1")
     start(host, guest)
     host.install(policy(checks="{foreign_overlap: 'off'}"))
-    cause = "not placed since its start: the hook was not there, or the policy left this guest alone"
+    cause = NOT_PLACED
     assert said(host) == {key: {cause} for key in ("thread", "cgroup", "live XML", "persistent XML")}
     host.virsh("destroy", guest.uuid)
     start(host, Guest("other"))

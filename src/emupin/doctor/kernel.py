@@ -9,12 +9,12 @@ from emupin.base import cpuset
 from emupin.base.errors import EmupinError
 from emupin.base.files import LIBVIRT_RUN
 from emupin.doctor.finding import Finding, ok, warning
+from emupin.guest.cgroups import emulator_group
 from emupin.guest.threads import (
     EMULATOR,
     KERNEL_HELPERS,
     VCPU,
     check_process,
-    emulator_group,
     read_status_file,
     read_threads,
 )

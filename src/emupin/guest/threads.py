@@ -11,14 +11,18 @@ from emupin.base.errors import HostError
 from emupin.base.files import LIBVIRT_RUN, read_bytes, read_text
 from emupin.base.frozen import Frozen
 from emupin.base.system import os
+from emupin.guest import cgroups
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-    from emupin.guest.domain import Status
+    from emupin.guest.domain import Domain, Status
 
-EMULATOR, VCPU, IOTHREAD, VHOST, HELPER = "emulator", "vcpu", "iothread", "vhost", "helper"
+EMULATOR, VCPU, IOTHREAD = cgroups.EMULATOR, cgroups.VCPU, cgroups.IOTHREAD
+VHOST, HELPER = "vhost", "helper"
+UNTOLD = "unknown"
+"""An emulator thread or an iothread: neither a cgroup nor a name tells."""
 WORKER = "worker"
 """A block worker whose owner no cgroup tells; never the kind of a finished Thread."""
 
@@ -28,6 +32,11 @@ VHOST_DEVICES = ("/dev/vhost-net", "/dev/vhost-vsock", "/dev/vhost-scsi")
 KERNEL_HELPERS = ("kvm-nx-lpage-re",)
 """Threads that KVM starts inside the QEMU process, in the cgroup of the vCPU that came first (Linux 6.12)."""
 
+PF_KTHREAD, PF_NO_SETAFFINITY = 0x00200000, 0x04000000
+"""Of a thread's flags (include/linux/sched.h): one of the kernel's own, and one whose CPUs nobody may set."""
+FLAGS = 6
+"""Of the fields of `stat` behind the last `)`: the 9th of them all."""
+
 
 class Thread(Frozen):
     """One thread as it is now."""
@@ -35,11 +44,17 @@ class Thread(Frozen):
     tid: int
     name: str
     kind: str
-    """emulator, vcpu, iothread, vhost or helper."""
+    """emulator, vcpu, iothread, vhost, helper or unknown."""
     allowed: frozenset[int]
     """The CPUs of `Cpus_allowed_list`."""
     number: int | None = None
     """Of the vCPU or the iothread, where it is known."""
+    group: str = ""
+    """Its cpuset cgroup, as `/proc` names it."""
+    outside: bool = False
+    """Somebody has moved it out of the cpuset cgroup that libvirt put it in."""
+    fixed: bool = False
+    """The kernel lets nobody set its CPUs. Seen where its flags were looked at."""
 
 
 def read_status_file(root: str, name: str, sections: frozenset[str] = frozenset()) -> Status:
@@ -78,7 +93,9 @@ def read_threads(root: str, pid: int, status: Status, texts: dict[int, tuple[str
     found = [thread for tid in tids if (thread := _read(root, f"/proc/{pid}/task/{tid}", tid, vcpus, texts))]
     if all(thread.kind != VHOST for thread in found) and _has_vhost(root, pid):
         found += _kernel_workers(root, pid, texts)
-    return _tell_workers_apart(found)
+    if any(thread.kind in (WORKER, UNTOLD) for thread in found):
+        found = _tell_apart(found, pid, status.domain)
+    return _note_outside(found)
 
 
 def _read(
@@ -94,7 +111,8 @@ def _read(
         texts[tid] = path, status
     name = field(status, "Name:")
     kind, number = _kind(name, groups, vcpus.get(tid))
-    return Thread(tid, name, kind, cpuset.parse(field(status, "Cpus_allowed_list:")), number)
+    allowed = cpuset.parse(field(status, "Cpus_allowed_list:"))
+    return Thread(tid, name, kind, allowed, number, cgroups.cpuset_path(groups), False, False)
 
 
 def field(status: str, key: str) -> str:
@@ -106,18 +124,13 @@ def _kind(name: str, groups: str, vcpu: int | None) -> tuple[str, int | None]:
     """What a thread is, and of which vCPU or iothread; `vcpu` is what libvirt's status XML says."""
     kind, number = _kind_by_name(name)
     for line in groups.splitlines():
-        last = line.rpartition("/")[2]
-        if last == "emulator":
+        place = cgroups.place(line)
+        if place is None:
+            continue
+        if place[0] == EMULATOR:
             return (VHOST if kind == VHOST else EMULATOR), None
-        if _numbered(last, "vcpu"):
-            return (HELPER, None) if kind == HELPER else (VCPU, int(last[4:]))
-        if _numbered(last, "iothread"):
-            return IOTHREAD, int(last[8:])
+        return (HELPER, None) if kind == HELPER and place[0] == VCPU else place
     return (kind, number) if vcpu is None else (VCPU, vcpu)
-
-
-def _numbered(text: str, prefix: str) -> bool:
-    return text.startswith(prefix) and text[len(prefix) :].isdigit()
 
 
 def _kind_by_name(name: str) -> tuple[str, int | None]:
@@ -129,9 +142,9 @@ def _kind_by_name(name: str) -> tuple[str, int | None]:
         return VCPU, _number(name, "CPU ")
     if name == "worker":
         return WORKER, None
-    if name.startswith("IO ") and name != "IO mon_iothread":
-        return IOTHREAD, _number(name, "IO iothread")
-    return EMULATOR, None
+    if name == "IO mon_iothread":
+        return EMULATOR, None
+    return (IOTHREAD, _number(name, "IO iothread")) if name.startswith("IO ") else (UNTOLD, None)
 
 
 def _number(name: str, prefix: str) -> int | None:
@@ -139,19 +152,52 @@ def _number(name: str, prefix: str) -> int | None:
     return int(digits) if digits.isascii() and digits.isdigit() else None
 
 
-def _tell_workers_apart(threads: list[Thread]) -> list[Thread]:
-    """Without cgroups, give a block worker to the iothread whose CPUs it inherited.
+def _tell_apart(threads: list[Thread], pid: int, guest: Domain) -> list[Thread]:
+    """Without cgroups: whose the block workers are, and what the threads are that have no name of their own.
 
-    Both QEMU's main loop and an iothread call theirs `worker`. One that may be either's is left to the iothread: idle
-    workers end after ten seconds, and a new one of the main loop inherits the right CPUs.
+    QEMU names its threads unless it was told not to (`debug-threads=off`).
     """
-    owners = {thread.allowed: thread.number for thread in threads if thread.kind == IOTHREAD}
-    return [
-        thread.replace(kind=IOTHREAD if thread.allowed in owners else EMULATOR, number=owners.get(thread.allowed))
-        if thread.kind == WORKER
-        else thread
-        for thread in threads
-    ]
+    owners, main = _owners(threads, guest), next((thread.name for thread in threads if thread.tid == pid), "")
+    named = {thread.number for thread in threads if thread.kind == IOTHREAD}
+    nameless = (
+        {}
+        if len(named) >= len(guest.iothreads)
+        else {number: guest.iothreadpins.get(number) for number in guest.iothreads if number not in named}
+    )
+    untold = [each for each in threads if each.kind == UNTOLD and nameless and each.name == main and each.tid != pid]
+
+    def tell(thread: Thread) -> Thread:
+        if thread.kind == WORKER and thread.allowed in owners:
+            return thread.replace(kind=IOTHREAD, number=owners[thread.allowed])
+        if thread not in untold:
+            return thread.replace(kind=EMULATOR)
+        pinned_here = [number for number, pin in nameless.items() if pin == thread.allowed]
+        if pinned_here and len(pinned_here) == sum(each.allowed == thread.allowed for each in untold):
+            return thread.replace(kind=IOTHREAD, number=pinned_here[0] if len(pinned_here) == 1 else None)
+        return thread if pinned_here or None in nameless.values() else thread.replace(kind=EMULATOR)
+
+    return [tell(thread) if thread.kind in (WORKER, UNTOLD) else thread for thread in threads]
+
+
+def _owners(threads: list[Thread], guest: Domain) -> dict[frozenset[int], int | None]:
+    """The iothreads by the CPUs on which a block worker is theirs.
+
+    Both QEMU's main loop and an iothread call their workers `worker`. One is an iothread's where it runs on the CPUs of
+    that iothread's pin, or on those of the iothread and of no vCPU. Else it goes with the emulator threads: it may
+    preempt a vCPU, and breaks no pin of an iothread's.
+    """
+    vcpus = frozenset().union(*(thread.allowed for thread in threads if thread.kind == VCPU))
+    iothreads = [thread for thread in threads if thread.kind == IOTHREAD and not thread.allowed & vcpus]
+    apart = {thread.allowed: thread.number for thread in iothreads}
+    return {**apart, **{cpus: number for number, cpus in guest.iothreadpins.items()}}
+
+
+def _note_outside(threads: list[Thread]) -> list[Thread]:
+    """A thread is outside where others of its process are in cgroups of libvirt's and it is in none."""
+    inside = [cgroups.place(thread.group) is not None for thread in threads]
+    if all(inside) or not any(inside):
+        return threads
+    return [thread if is_in else thread.replace(outside=True) for thread, is_in in zip(threads, inside)]
 
 
 def _has_vhost(root: str, pid: int) -> bool:
@@ -167,7 +213,10 @@ def _has_vhost(root: str, pid: int) -> bool:
 
 
 def _kernel_workers(root: str, pid: int, texts: dict[int, tuple[str, str]] | None) -> list[Thread]:
-    """Kernel threads named `vhost-PID`, as Linux before 6.4 has them, in whatever cgroup."""
+    """Kernel threads named `vhost-PID`, as Linux before 6.4 has them, in whatever cgroup.
+
+    Any process may take that name: only the kernel's own threads are workers.
+    """
     found = []
     for entry in _listed(f"{root}/proc"):
         if entry.isdigit():
@@ -175,10 +224,18 @@ def _kernel_workers(root: str, pid: int, texts: dict[int, tuple[str, str]] | Non
                 name = read_bytes(f"{root}/proc/{entry}/comm")
             except (FileNotFoundError, ProcessLookupError):
                 continue  # Ended meanwhile.
-            if name == b"vhost-%d\n" % pid:
+            if name == b"vhost-%d\n" % pid and flags(f"{root}/proc/{entry}") & PF_KTHREAD:
                 thread = _read(root, f"/proc/{entry}", int(entry), {}, texts)
                 found += [thread.replace(kind=VHOST)] if thread else []
     return found
+
+
+def flags(folder: str) -> int:
+    """The kernel's flags of the thread whose folder in `/proc` is given (`PF_*`); 0 where it has ended."""
+    try:
+        return int(read_bytes(f"{folder}/stat").rpartition(b")")[2].split()[FLAGS])
+    except (FileNotFoundError, ProcessLookupError):
+        return 0
 
 
 def _listed(folder: str) -> Iterable[str]:
@@ -186,46 +243,3 @@ def _listed(folder: str) -> Iterable[str]:
         return os.listdir(folder)
     except OSError as error:
         raise HostError(folder, f"cannot be listed: {error.strerror}", "the hook must run as root") from None
-
-
-def emulator_group(root: str, pid: int) -> str | None:
-    """The folder of the cpuset cgroup that libvirt made for the emulator threads of process `pid`.
-
-    None where the guest's cgroups come without the cpuset controller. Its path is read, never built: the layout
-    differs between cgroup v1 and v2, with and without systemd, and inside containers. Raises HostError.
-    """
-    groups = read_text(root, f"/proc/{pid}/cgroup")
-    for line in groups.splitlines():
-        _, controllers, path = line.split(":", 2)
-        if path.rpartition("/")[2] != "emulator":
-            continue
-        if controllers and "cpuset" not in controllers.split(","):
-            continue
-        folder = _mounted(root, path, unified=not controllers)
-        if folder and os.path.exists(f"{folder}/cpuset.cpus"):
-            return folder
-    return None
-
-
-def iothread_groups(group: str | None) -> list[str]:
-    """The folders of the iothreads' cgroups beside the `group` of the emulator threads."""
-    if group is None:
-        return []
-    machine = os.path.dirname(group)
-    return [f"{machine}/{name}" for name in sorted(_listed(machine)) if _numbered(name, "iothread")]
-
-
-def _mounted(root: str, path: str, unified: bool) -> str | None:
-    """Where the cgroup `path` of the cpuset hierarchy is mounted (proc(5), mountinfo)."""
-    for line in read_text(root, "/proc/self/mountinfo").splitlines():
-        fields, _, kind = line.partition(" - ")
-        filesystem, _, options = kind.split(" ", 2)
-        if filesystem != ("cgroup2" if unified else "cgroup"):
-            continue
-        if not unified and "cpuset" not in options.split(","):
-            continue
-        top, point = fields.split(" ")[3:5]
-        top = top.rstrip("/")
-        if path.startswith(top + "/"):
-            return root + point + path[len(top) :]
-    return None

@@ -21,7 +21,7 @@ from emupin.live.alignment import expect, is_running, live_xml, look, read_file
 from emupin.live.drift import LIVE, PERSISTENT, UNKNOWN
 from emupin.live.observe import DEFINITIONS
 from emupin.node.decision import decide
-from emupin.node.enforce import enforce
+from emupin.node.enforce import Enforced, enforce
 from emupin.order import SHUT_OFF, Order, order_for
 from emupin.recorder import Recorded
 from emupin.trail import entries, writer
@@ -62,6 +62,8 @@ class Done:
     moved: set[int] = field(default_factory=set)
     recorded: list[str] = field(default_factory=list)
     warnings: tuple[str, ...] = ()
+    left: dict[int, str] = field(default_factory=dict)
+    """Threads that nobody can put elsewhere, and why, by thread id."""
 
 
 @dataclass(frozen=True)
@@ -123,21 +125,23 @@ def mend(context: Context, name: str, read_facts: Callable[[], Facts], means: Me
             return seen
         _mend_once(context, name, seen, means, done)
         seen = look(context, name, read_facts())
-        if not seen.drifts and not seen.plan.failed:
+        drifts = [each for each in seen.drifts if each.tid not in done.left]
+        if not drifts and not seen.plan.failed:
+            done.warnings += tuple(done.left.values())
             return seen
-    left = "; ".join(f"{each.what} on {cpuset.format(each.found or ()) or 'nothing'}" for each in seen.drifts)
+    left = "; ".join(f"{each.what} on {cpuset.format(each.found or ()) or 'nothing'}" for each in drifts)
     raise HostError(f"guest {name}", f"is out of line again: {left or seen.plan.reason}", "who else changes it?")
 
 
 def _mend_once(context: Context, name: str, seen: Look, means: Means, done: Done) -> None:
     """Decide anew, from what holds now, and act. Trouble goes into the audit trail, and on. Raises EmupinError."""
-    decision = None
+    decision, enforced = None, Enforced(0, ())
     try:
         if seen.running:
             data, status = live_xml(context.root, name)
             check_process(context.root, status.pid, status.domain.uuid or "")
             decision = _decide(context, name, data)
-            _enforce(context, decision, status, means, done)
+            enforced = _enforce(context, decision, status, means, done)
             order = order_for(decision.plan, status, decision.policy.digest)
         else:
             path = f"{context.root}{DEFINITIONS}/{name}.xml"
@@ -146,11 +150,20 @@ def _mend_once(context: Context, name: str, seen: Look, means: Means, done: Done
             order = _order_for_shut_off(decision)
         done.warnings = decision.warnings
     except EmupinError as error:
-        _put(context.root, entries.failure("apply", "failed", name, decision, str(error)))
-        log(context.root, f"apply: {error}", trouble=True)
+        _report(context.root, name, decision, error)
         raise
     if _is_unrecorded(seen, order):
         done.recorded += [each for each in means.record(context.root, order) if each not in done.recorded]
+    try:
+        enforced.check(name, decision.plan.cpus or frozenset())
+    except EmupinError as error:
+        _report(context.root, name, decision, error)
+        raise
+
+
+def _report(root: str, name: str, decision: Decision | None, error: EmupinError) -> None:
+    _put(root, entries.failure("apply", "failed", name, decision, str(error)))
+    log(root, f"apply: {error}", trouble=True)
 
 
 def _is_unrecorded(seen: Look, order: Order) -> bool:
@@ -178,17 +191,20 @@ def _order_for_shut_off(decision: Decision) -> Order:
     return Order(guest.uuid or "", SHUT_OFF, None, made.persist, made.iothreads, *origin)
 
 
-def _enforce(context: Context, decision: Decision, status: Status, means: Means, done: Done) -> None:
+def _enforce(context: Context, decision: Decision, status: Status, means: Means, done: Done) -> Enforced:
     cpus = decision.plan.cpus
     if cpus is None:
-        return
+        return Enforced(0, ())
     enforced = enforce(context.root, status, cpus, means.set_affinity, decision.plan.iothreads)
     done.groups += enforced.groups
     done.moved.update(enforced.moved)
+    done.left = {each.thread.tid: str(each) for each in enforced.left if each.excused}
     changed = enforced.groups or enforced.moved
-    _put(context.root, entries.entry("apply", "enforced" if changed else "unchanged", decision, []))
+    if not enforced.failed:
+        _put(context.root, entries.entry("apply", "enforced" if changed else "unchanged", decision, [], enforced.left))
     if changed:
         log(context.root, f"{decision.guest.name}: apply: emulator threads put on {cpuset.format(cpus)}")
+    return enforced
 
 
 def _audit_rewritten(context: Context, decision: Decision) -> None:

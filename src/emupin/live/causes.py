@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from emupin.base.frozen import Frozen
 from emupin.guest.threads import VHOST
+from emupin.node.enforce import UNMOVABLE
 
 if TYPE_CHECKING:
     from emupin.guest.domain import Domain
@@ -13,13 +14,18 @@ if TYPE_CHECKING:
 
     Cpus = frozenset[int]
 
-NOT_PLACED = "not placed since its start: the hook was not there, or the policy left this guest alone"
+NOT_PLACED = (
+    "no placement of this run of the guest is known: the hook was not there, or the policy left the guest alone, "
+    "or /run/emupin was lost"
+)
 NOT_RECORDED = (
     "libvirt has not recorded it yet: right after a start it needs a moment, later python3-libvirt may be missing"
 )
 FEWER_ABOVE = "a cgroup above the guest's has fewer CPUs"
 OUTSIDE = "it was moved out of the guest's cgroup"
 VHOST_OUTSIDE = f"{OUTSIDE}, or never put there: Linux before 5.16 keeps vhost workers in the root cgroup (cgroup v2)"
+ROOT_CGROUP = "Linux before 5.16 keeps vhost workers in the root cgroup (cgroup v2)"
+NEW_IOTHREAD = "it was added since (`virsh iothreadadd`), or the policy had iothreads stay where they are"
 OTHER_REASONS = "the policy, the host or another guest has changed"
 
 
@@ -56,6 +62,10 @@ def plan_change(live: Domain, persistent: Domain | None) -> str:
 
 
 def of_thread(thread: Thread, views: Views) -> str:
+    if thread.fixed:
+        return UNMOVABLE
+    if thread.outside:
+        return _outside(thread)
     if views.group is None or views.effective is None:
         return _of_free_thread(thread, views)
     if not thread.allowed <= views.effective:
@@ -69,12 +79,26 @@ def of_thread(thread: Thread, views: Views) -> str:
     return "set by hand (taskset), and the cgroup is not right either"
 
 
+def _outside(thread: Thread) -> str:
+    """Of a thread that is in none of libvirt's cgroups, though others of its guest are."""
+    if thread.kind == VHOST and thread.group == "/":
+        return ROOT_CGROUP
+    return f"{OUTSIDE}: somebody (cset, vfio-isolate or the like) put it into {thread.group or '/'}"
+
+
+def _is_new(views: Views) -> bool:
+    """Whether these are an iothread's that no definition has a pin for: nobody has ever placed it."""
+    return views.command == "iothreadpin" and views.live is None and views.persistent is None
+
+
 def _of_free_thread(thread: Thread, views: Views) -> str:
     """No cpuset cgroup holds it."""
     if _was_planned(thread.allowed, views):
         return _changed(views)
     if views.claimed is None:
         return NOT_PLACED
+    if _is_new(views):
+        return NEW_IOTHREAD
     if thread.allowed == views.live and thread.tid == views.pid:
         return f"`virsh {views.command} --live`, which moves the main thread only where there is no cpuset cgroup"
     return "set by hand (taskset), or started by a thread that was"
@@ -86,6 +110,8 @@ def of_group(views: Views) -> str:
         return _changed(views)
     if views.claimed is None and (group == views.live or views.live is None):
         return NOT_PLACED
+    if _is_new(views):
+        return NEW_IOTHREAD
     if group == views.live:
         return of_live(views)
     right = "libvirt's XML is right" if views.live == views.planned else "libvirt's XML says something else again"
@@ -99,6 +125,8 @@ def of_live(views: Views) -> str:
         return NOT_RECORDED
     if views.claimed is None:
         return NOT_PLACED
+    if _is_new(views):
+        return NEW_IOTHREAD
     if not views.persistent_known:
         return f"`virsh {views.command} --live`"
     if views.persistent == views.planned:

@@ -17,15 +17,17 @@ from emupin.engine.definition import Settled, settle
 from emupin.engine.plan import Plan, plan
 from emupin.engine.situation import cpus_that_matter
 from emupin.guest import domainxml
+from emupin.guest.cgroups import emulator_group, iothread_groups
 from emupin.guest.threads import (
     EMULATOR,
+    FLAGS,
     HELPER,
     IOTHREAD,
+    PF_NO_SETAFFINITY,
+    UNTOLD,
     VCPU,
     VHOST,
     check_process,
-    emulator_group,
-    iothread_groups,
     read_status_file,
     read_threads,
 )
@@ -40,7 +42,7 @@ if TYPE_CHECKING:
     from emupin.policy.values import Policy
 
 DEFINITIONS = "/etc/libvirt/qemu"
-KINDS = (EMULATOR, VHOST, IOTHREAD, VCPU, HELPER)
+KINDS = (EMULATOR, VHOST, UNTOLD, IOTHREAD, VCPU, HELPER)
 """In the order in which they are shown."""
 
 LAST_CPU = 36
@@ -59,6 +61,8 @@ class Counters(Frozen):
     """Nanoseconds on a CPU."""
     wait: int | None
     """Nanoseconds ready to run, and not running."""
+    flags: int = 0
+    """The kernel's for the thread: `PF_*`."""
 
 
 class Observed(Frozen):
@@ -89,11 +93,11 @@ def observe(root: str, name: str, policy: Policy | None, facts: Facts | None) ->
     check_process(root, status.pid, guest.uuid or "")
     at = time.monotonic()
     texts: dict[int, tuple[str, str]] = {}
-    folder = emulator_group(root, status.pid)
+    folder = emulator_group(root, status.pid, status.vcpu_tids.values())
     threads = read_threads(root, status.pid, status, texts)
     threads += read_helpers(root, status, folder, texts)
     counters = {thread.tid: found for thread in threads if (found := _counters(root, *texts[thread.tid])) is not None}
-    alive = tuple(thread for thread in threads if thread.tid in counters)
+    alive = tuple(_with_flags(thread, counters[thread.tid]) for thread in threads if thread.tid in counters)
     persistence, persistent = read_definition(root, name, policy)
     planned = _plan(guest, policy, facts)
     live = Live(
@@ -107,6 +111,10 @@ def observe(root: str, name: str, policy: Policy | None, facts: Facts | None) ->
         settle_as(persistent, policy, facts) if persistent else None,
     )
     return Observed(assess(live, planned), counters, at)
+
+
+def _with_flags(thread: Thread, counters: Counters) -> Thread:
+    return thread.replace(fixed=True) if counters.flags & PF_NO_SETAFFINITY else thread
 
 
 def _ordered(threads: tuple[Thread, ...], pid: int) -> tuple[Thread, ...]:
@@ -168,6 +176,7 @@ def _counters(root: str, path: str, status: str) -> Counters | None:
         _migrations(folder),
         run,
         wait,
+        int(last[FLAGS]) if len(last) > FLAGS else 0,
     )
 
 

@@ -193,7 +193,7 @@ def _unconfined(root: str, pid: int) -> Cpus:
 
     Less the isolated ones: newer libvirts keep such threads off them.
     """
-    from emupin.guest.threads import emulator_group
+    from emupin.guest.cgroups import emulator_group
 
     try:
         group = emulator_group(root, pid)

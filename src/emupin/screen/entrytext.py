@@ -106,6 +106,8 @@ def _facts(line: Line, entry: Mapping[str, Any], width: int, colour: bool) -> It
             yield from (paint(each, COLOURS.get(plain(entry[key]), ""), colour and key == "outcome") for each in text)
     for warning in _texts(entry.get("warnings")):
         yield from (paint(each, YELLOW, colour) for each in _labelled("warning", warning, width))
+    for thread in _texts(entry.get("left")):
+        yield from (paint(each, YELLOW, colour) for each in _labelled("not moved", thread, width))
 
 
 def _labelled(label: str, text: str, width: int) -> list[str]:

@@ -17,7 +17,7 @@ from emupin.guest.domain import Memory
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from emupin.base.jsonline import Json
     from emupin.engine.host import Host
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from emupin.guest.domain import Domain
     from emupin.guest.splice import Edit
     from emupin.node.decision import Decision
+    from emupin.node.enforce import Left
 
 
 def now() -> str:
@@ -33,8 +34,10 @@ def now() -> str:
     return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds)) + f".{nanoseconds // 1000:06d}Z"
 
 
-def entry(operation: str, outcome: str, decision: Decision, changes: list[Edit]) -> dict[str, Json]:
-    """The entry for one decision; `changes` are those of its XML, if it has any."""
+def entry(
+    operation: str, outcome: str, decision: Decision, changes: list[Edit], left: Sequence[Left] = ()
+) -> dict[str, Json]:
+    """The entry for one decision; `changes` are those of its XML, `left` the threads that stayed elsewhere, if any."""
     guest, plan, data = decision.guest, decision.plan, decision.data
     digest_before = digest_after = hex_digest(data)
     diff: list[str] = []
@@ -61,6 +64,7 @@ def entry(operation: str, outcome: str, decision: Decision, changes: list[Edit])
         "policy": decision.policy.digest,
         "topology": decision.topology,
         "facts": facts(guest, decision.host, decision.others, len(decision.warnings) - len(plan.warnings)),
+        **({"left": [printable(str(each)) for each in left]} if left else {}),
         "emupin": __version__,
     }
 
