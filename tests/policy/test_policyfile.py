@@ -152,7 +152,7 @@ def rules(draw: st.DrawFn, name: str) -> Rule:
     interface = draw(st.sampled_from([None, ("vhostuser",), ("bridge", "v*")]))
     name_to_project = draw(PATTERNS), draw(UUIDS), draw(PATTERNS), draw(PATTERNS)
     match = Match(*name_to_project, interface, draw(flags), draw(st.booleans()))
-    levels = {check: "error" if check in ("online", "reserved") else draw(LEVELS) for check in CHECKS}
+    levels = {name: "error" if check.fixed else draw(LEVELS) for name, check in CHECKS.items()}
     placement = [*draw(st.lists(placements(), max_size=4, unique=True)), Placement("keep", None, None, "keep")]
     words = draw(st.sampled_from(("start", "refuse"))), draw(st.booleans()), draw(st.sampled_from(("keep", "follow")))
     return Rule(name, match, tuple(placement), levels, draw(st.sampled_from(("dpdk", "kernel"))), *words)
