@@ -10,7 +10,7 @@ from trees import FIXTURES
 from emupin.engine import snapshot
 from emupin.engine.host import Host
 from emupin.engine.plan import NOBODY, Plan, plan
-from emupin.engine.situation import Others
+from emupin.engine.situation import USES, Others
 from emupin.grammar.policyfile import compile_policy
 from emupin.guest import domainxml
 from emupin.guest.domain import Domain
@@ -34,16 +34,22 @@ class GuestXml:
     name: str = "nfv-1"
     uuid: str = UUID
     vcpu_attributes: str = ""
+    iothreads: Mapping[int, str] = field(default_factory=dict)
+    """CPU list by iothread; empty for one that is not pinned."""
 
     @property
     def text(self) -> str:
         tunes = [f"<vcpupin vcpu='{vcpu}' cpuset='{cpus}'/>" for vcpu, cpus in self.pins.items()]
+        pinned = {iothread: cpus for iothread, cpus in self.iothreads.items() if cpus}
+        tunes += [f"<iothreadpin iothread='{iothread}' cpuset='{cpus}'/>" for iothread, cpus in pinned.items()]
         tunes += [f"<emulatorpin cpuset='{self.emulatorpin}'/>"] if self.emulatorpin else []
         tunes += [f"<vcpusched vcpus='{self.realtime}' scheduler='fifo' priority='1'/>"] if self.realtime else []
         vcpus = self.vcpus or max(self.pins, default=0) + 1
         return (
             f"<domain type='kvm'>\n  <name>{self.name}</name>\n  <uuid>{self.uuid}</uuid>\n"
-            f"  <vcpu {self.vcpu_attributes}>{vcpus}</vcpu>\n  <cputune>\n    "
+            f"  <vcpu {self.vcpu_attributes}>{vcpus}</vcpu>\n"
+            + (f"  <iothreads>{len(self.iothreads)}</iothreads>\n" if self.iothreads else "")
+            + "  <cputune>\n    "
             + "\n    ".join(tunes)
             + "\n  </cputune>\n</domain>\n"
         )
@@ -66,6 +72,23 @@ def pins(*cpus: int | str) -> dict[int, str]:
 def host(name: str) -> Host:
     """A recorded one."""
     return snapshot.load(str(FIXTURES / f"{name}.json"))
+
+
+def held(
+    vcpus: Mapping[int, str] | None = None,
+    dedicated: Mapping[int, str] | None = None,
+    shared: Mapping[int, str] | None = None,
+    previous: frozenset[int] | None = None,
+    floating: Mapping[int, str] | None = None,
+    iothreads: Mapping[int, str] | None = None,
+) -> Others:
+    """What others have, by CPU: shorter to write where one guest has each."""
+    uses = (_by_guest(each or {}) for each in (vcpus, dedicated, shared, floating, iothreads))
+    return Others(**dict(zip(USES, uses)), previous=previous)
+
+
+def _by_guest(by_cpu: Mapping[int, str]) -> dict[str, frozenset[int]]:
+    return {uuid: frozenset(cpu for cpu in by_cpu if by_cpu[cpu] == uuid) for uuid in by_cpu.values()}
 
 
 def policy_text(placement: str, rule: str = "", checks: str = "", **host_part: str) -> str:

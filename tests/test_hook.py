@@ -11,7 +11,7 @@ import pytest
 from hosts import HOOK, POLICY, PROJECT, Answer, Host, domain_xml, python
 
 REFUSE = POLICY.replace("rules:", "defaults: {on_failure: refuse}\nrules:")
-IMPOSSIBLE = '["vcpu:7", "vcpu:1"]'
+IMPOSSIBLE = '["vcpu:7", "cpus:3"]'
 
 
 @pytest.fixture
@@ -111,7 +111,7 @@ def test_a_placement_that_cannot_be_is_trouble(host: Host) -> None:
     answer = host.call("prepare", domain_xml())
     assert (answer.status, answer.output, answer.error) == (0, "", "")
     assert host.audit()[-1]["outcome"] == "failed"
-    assert "vcpu:1: vCPU 1 runs on CPU 3" in str(host.audit()[-1]["reason"])
+    assert "cpus:3: vCPU 1 runs on CPU 3" in str(host.audit()[-1]["reason"])
 
 
 @pytest.mark.parametrize("operation", ["prepare", "migrate", "restore", "started"])
@@ -121,7 +121,7 @@ def test_trouble_refuses_a_start_where_the_policy_says_so(host: Host, operation:
     assert (answer.status, answer.output) == (1, "")
     assert answer.error == (
         "emupin: guest nfv-1: rule 'nfv': no placement passes its checks (vcpu:7: the guest has 4 vCPUs, numbered "
-        "from 0; vcpu:1: vCPU 1 runs on CPU 3); change its pins or the policy\n"
+        "from 0; cpus:3: vCPU 1 runs on CPU 3); change its pins or the policy\n"
     )
     assert host.audit()[-1]["outcome"] == "refused"
 

@@ -12,7 +12,7 @@ from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from decisions import GuestXml
+from decisions import GuestXml, held
 from trees import FIXTURES
 
 from emupin.base.jsonline import encode
@@ -156,7 +156,7 @@ class MadeHost:
             if owner != uuid:
                 (dedicated if alone else shared).update(dict.fromkeys(cpus, owner))
         mine = self.claims.get(uuid)
-        return Others(vcpus, dedicated, shared, mine[0] if mine else self.history.get(uuid))
+        return held(vcpus, dedicated, shared, mine[0] if mine else self.history.get(uuid))
 
     def decide(self, operation: str, guest: GuestXml, decide: Decide) -> dict[str, Any]:
         data = guest.text.encode("utf-8", "xmlcharrefreplace")

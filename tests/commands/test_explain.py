@@ -104,7 +104,7 @@ def test_json(root: Path, tmp_path: Path) -> None:
     assert [check["check"] for check in told["placements"][0]["checks"]] == list(CHECKS)
     assert (told["result"]["before"], told["result"]["after"], told["result"]["dedicated"]) == ("2-5", "9", True)
     assert len(told["cpus"]) == 256
-    assert told["cpus"][6]["dedicated"] == "5a3f1d2c-0000"
+    assert told["cpus"][6]["dedicated"] == ["5a3f1d2c-0000"]
     assert [cpu["cpu"] for cpu in told["cpus"] if cpu["after"]] == [9]
 
 
@@ -174,7 +174,9 @@ def test_another_guest_s_claim_counts_and_the_ledger_stays_as_it_is(root: Path) 
     run_guest(root, "nfv-1", UUID, domain_xml("nfv-1", "7"))
     define_guest(root, "nfv-2", OTHER)
     done = emupin(root, "explain", "nfv-2", "--json")
-    assert json.loads(done.stdout)["placements"][0]["problem"] == (f"the only CPU, 7, of the pool is held, by {UUID}")
+    assert json.loads(done.stdout)["placements"][0]["problem"] == (
+        f"the only CPU, 7, of the pool is held, by guest {UUID}"
+    )
     assert json.loads(emupin(root, "explain", "nfv-1", "--json").stdout)["result"]["after"] == "7"
     assert not (root / "run/emupin").exists()
 
@@ -250,10 +252,11 @@ def test_checks_that_need_a_host_pass_without_one_and_the_others_do_not_ask_for_
         nodes={0: frozenset(range(4)), 1: frozenset(range(4, 8))},
         cores=(frozenset((1, 2)),),
         partitions={"/machine": frozenset(range(7))},
+        interrupts=frozenset((5,)),
     )
     complaining = {
         "online": frozenset((99,)), "confined": frozenset((7,)), "numa": frozenset((6,)),
-        "isolated": frozenset((2, 6)), "smt": frozenset((1,)),
+        "isolated": frozenset((2, 6)), "smt": frozenset((1,)), "interrupts": frozenset((5,)),
     }  # fmt: skip
     assert set(complaining) == {name for name, check in CHECKS.items() if check.needs_host}
     two = guest.replace(vcpupins={0: frozenset((2,))}, vcpus=1)

@@ -24,7 +24,7 @@ RULES = """\
 version: 1
 rules:
   - {name: nfv, match: {name: "nfv-*"}, placement: "vcpu:0"}
-  - {name: bad, match: {name: "bad-*"}, placement: "vcpu:1"}
+  - {name: bad, match: {name: "bad-*"}, placement: "cpus:5"}
 """
 
 
@@ -92,7 +92,7 @@ def test_status_is_1_where_no_placement_passes(root: Path, folder: Path, names: 
         (RULES.replace('"vcpu:0"', '"cpus:4"'), 0),
         (RULES.replace('"vcpu:0"', '"cpus:3"'), 1),
         (RULES.replace('"vcpu:0"', '"vcpu:0", persist: false'), 1),
-        (RULES.replace('"vcpu:1"', '"vcpu:1", on_failure: refuse'), 1),
+        (RULES.replace('"cpus:5"', '"cpus:5", on_failure: refuse'), 1),
         (RULES.replace('"vcpu:0"', '"vcpu:0", on_failure: refuse'), 0),
     ],
 )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from decisions import ANOTHER, THIRD, GuestXml, decide, host, pins, policy
+from decisions import ANOTHER, THIRD, GuestXml, decide, held, host, pins, policy
 
 from emupin.engine.checks import CHECKS, default_levels
 from emupin.engine.host import Host
@@ -16,16 +16,34 @@ OFFLINE = host("xeon-2x16-offline-isolated")
 GUEST = GuestXml(pins(10, 11, 12, 13))
 REALTIME = GuestXml(pins(10, 11, 12, 13), realtime="2-3")
 FLOATING = GuestXml({0: "10", 1: "11"}, vcpus=3)
-VCPUS = Others(vcpus={20: ANOTHER, 21: THIRD})
-DEDICATED = Others(dedicated={20: ANOTHER})
+VCPUS = held(vcpus={20: ANOTHER, 21: THIRD})
+DEDICATED = held(dedicated={20: ANOTHER})
+FLOATERS = f"vCPUs that are not pinned: those of guests {ANOTHER} and {THIRD}"
+IOTHREAD = GuestXml(pins(10, 11, 12, 13), iothreads={1: "10-11,13"})
+LOOSE = GuestXml(pins(10, 11), iothreads={1: "", 2: ""})
+"""Its iothreads are not pinned."""
+NETWORK = SMT.replace(interrupts=frozenset((2, 3, 40)))
 
 COMPLAINTS = [
     ("online", "6", GuestXml(pins(8)), OFFLINE, Others(), "the host has no CPU 6 online"),
     ("online", "4-6,38", GuestXml(pins(8)), OFFLINE, Others(), "the host has no CPUs 6,38 online"),
     ("vcpu_overlap", "11", GUEST, SMT, Others(), "vCPU 1 runs on CPU 11"),
     ("vcpu_overlap", "10-12", GUEST, SMT, Others(), "vCPU 1 runs on CPU 11"),
-    ("vcpu_overlap", "3", FLOATING, SMT, Others(), "vCPU 2 is not pinned and may run on any CPU"),
-    ("vcpu_overlap", "5-6", GuestXml(pins("4", "4-7")), SMT, Others(), "vCPU 1 runs on CPUs 5-6"),
+    ("vcpu_overlap", "75", GuestXml(pins(10, "11,75")), SMT, Others(), "vCPU 1 runs on CPU 75"),
+    ("floating", "3", FLOATING, SMT, Others(), "CPU 3 may also run vCPUs that are not pinned: vCPU 2 of this guest"),
+    (
+        "floating",
+        "5-6",
+        GuestXml(pins("4", "4-7", 8, "6-7")),
+        SMT,
+        held(floating={6: ANOTHER, 7: THIRD}),
+        f"CPUs 5-6 may also run vCPUs that are not pinned: vCPUs 1,3 of this guest and those of guest {ANOTHER}",
+    ),
+    ("floating", "6-7", GUEST, SMT, held(floating={6: ANOTHER, 7: THIRD}), f"CPUs 6-7 may also run {FLOATERS}"),
+    ("iothread_overlap", "2", IOTHREAD, SMT, Others(), "iothread 1 may run on CPUs 11,13, the CPUs of vCPUs 1,3"),
+    ("iothread_overlap", "2", LOOSE, SMT, Others(), "iothreads 1-2 may run on CPU 11, the CPU of vCPU 1"),
+    ("interrupts", "2-4", GUEST, NETWORK, Others(), "CPUs 2-3 handle interrupts of network cards"),
+    ("interrupts", "3", GUEST, NETWORK, Others(), "CPU 3 handles interrupts of network cards"),
     ("foreign_overlap", "20-21", GUEST, SMT, VCPUS, f"CPU 20 runs vCPUs of guest {ANOTHER}"),
     ("foreign_overlap", "20", GUEST, SMT, DEDICATED, f"CPU 20 is dedicated to the emulator of guest {ANOTHER}"),
     ("realtime", "12", REALTIME, SMT, Others(), "vCPU 2, a realtime one, runs on CPU 12"),
@@ -83,7 +101,7 @@ def test_complaint(check: str, cpus: str, guest: GuestXml, machine: Host, others
         ("22", GUEST, SMT, DEDICATED),
         ("11", GuestXml({0: "10", 1: "11"}, vcpu_attributes="current='1'", vcpus=3), SMT, Others()),
         ("0-1", GuestXml(pins(8)), OFFLINE, Others()),
-        ("2", GUEST, SMT, Others(shared={2: ANOTHER})),
+        ("2", GUEST, SMT, held(shared={2: ANOTHER})),
     ],
 )
 def test_no_complaint(cpus: str, guest: GuestXml, machine: Host, others: Others) -> None:
@@ -119,7 +137,7 @@ def test_reserved_is_for_nobody(placement: str) -> None:
 
 
 def test_vcpus_that_arrive_on_a_cpu_with_an_emulator_are_told_of() -> None:
-    others = Others(dedicated={11: ANOTHER}, shared={13: THIRD, 30: THIRD})
+    others = held(dedicated={11: ANOTHER}, shared={13: THIRD, 30: THIRD})
     plan = decide(GUEST, policy("keep"), SMT, others)
     assert plan.warnings == (
         f"CPU 11 runs a vCPU of this guest, and has the emulator threads of guest {ANOTHER}",

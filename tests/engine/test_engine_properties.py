@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from decisions import GuestXml, policy
+from decisions import GuestXml, held, policy
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
@@ -21,7 +21,7 @@ from emupin.engine import snapshot
 from emupin.engine.checks import CHECKS
 from emupin.engine.host import Host, to_json
 from emupin.engine.plan import Plan, plan
-from emupin.engine.situation import Others, Situation, cpus_that_matter
+from emupin.engine.situation import USES, Others, Situation, all_of, cpus_that_matter
 from emupin.node.claims import PENDING_SECONDS, Ledger
 from emupin.policy.match import find_rule
 from emupin.policy.values import ERROR, Policy
@@ -99,11 +99,13 @@ def policies(draw: DrawFn) -> Policy:
 @st.composite
 def neighbours(draw: DrawFn) -> Others:
     by_cpu = st.dictionaries(st.integers(0, CPUS - 1), uuids, max_size=4)
-    return Others(draw(by_cpu), draw(by_cpu), draw(by_cpu), draw(st.none() | cpu_sets))
+    vcpus, dedicated, shared, floating, iothreads = (draw(by_cpu) for _ in range(5))
+    return held(vcpus, dedicated, shared, draw(st.none() | cpu_sets), floating, iothreads)
 
 
-def broken_checks(cpus: Cpus, situation: Situation) -> list[str]:
-    levels = situation.rule.checks
+def broken_checks(decided: Plan, situation: Situation) -> list[str]:
+    levels, cpus = situation.rule.checks, decided.cpus or frozenset()
+    situation = situation.replace(named=decided.attempts[-1].vcpus)
     return [name for name, check in CHECKS.items() if levels[name] == ERROR and check.complain(cpus, situation)]
 
 
@@ -114,10 +116,10 @@ def test_no_decision_breaks_a_check(guest: GuestXml, rules: Policy, machine: Hos
     assert (decided.cpus is None) == decided.failed
     if decided.cpus is not None:
         assert decided.cpus
-        assert broken_checks(decided.cpus, situation) == []
+        assert broken_checks(decided, situation) == []
     if decided.cpus and decided.dedicated:
         assert decided.cpus <= (rules.pool or frozenset())
-        assert decided.cpus.isdisjoint({*others.vcpus, *others.dedicated, *others.shared})
+        assert decided.cpus.isdisjoint(all_of(others.vcpus, others.dedicated, others.shared))
 
 
 @given(guests(), policies(), hosts(), neighbours())
@@ -129,15 +131,13 @@ def test_a_decision_is_a_function_of_what_is_recorded_of_it(
     recorded = snapshot.parse(json.dumps(to_json(machine)).encode(), "snapshot").host
     assert recorded == machine
     matter = cpus_that_matter(guest.domain, rules, machine)
-    kept = Others(
-        among(others.vcpus, matter), among(others.dedicated, matter), among(others.shared, matter), others.previous
-    )
+    kept = Others(**{use: among(getattr(others, use), matter) for use in USES}, previous=others.previous)
     assert plan(guest.domain, Policy.from_plain(rules.to_plain()), shuffled(recorded), kept) == decided
 
 
-def among(by_cpu: Mapping[int, str], cpus: Cpus) -> dict[int, str]:
+def among(by_guest: Mapping[str, Cpus], cpus: Cpus) -> dict[str, Cpus]:
     """Of those CPUs only, and in another order."""
-    return {cpu: by_cpu[cpu] for cpu in reversed(list(by_cpu)) if cpu in cpus}
+    return {uuid: by_guest[uuid] & cpus for uuid in reversed(list(by_guest)) if by_guest[uuid] & cpus}
 
 
 def shuffled(machine: Host) -> Host:
@@ -209,13 +209,13 @@ class Guests(RuleBasedStateMachine):
     def hook(self, life: Life, killed: str) -> Plan | None:
         """Decide and note; None where it was killed."""
         guest = life.guest.domain
-        with Ledger(str(self.root), self.policy) as ledger:
+        with Ledger(str(self.root), self.policy, self.host) as ledger:
             others = ledger.others(guest.uuid, cpus_that_matter(guest, self.policy, self.host))
             decided = plan(guest, self.policy, self.host, others)
             if decided.cpus is not None:
-                found = find_rule(guest, self.policy)
+                found = find_rule(guest, self.policy, self.host.cores)
                 assert found
-                assert not broken_checks(decided.cpus, Situation(guest, self.policy, found, self.host, others))
+                assert not broken_checks(decided, Situation(guest, self.policy, found, self.host, others))
             if killed == "before the save":
                 return None
             assert guest.uuid
@@ -304,7 +304,7 @@ class Guests(RuleBasedStateMachine):
         life = self.lives[number]
         if life.running or life.pending:
             self.end(life)
-            with Ledger(str(self.root), self.policy) as ledger:
+            with Ledger(str(self.root), self.policy, self.host) as ledger:
                 ledger.release(life.guest.uuid)
                 ledger.save()
 
@@ -328,7 +328,7 @@ class Guests(RuleBasedStateMachine):
     @rule()
     def wait(self) -> None:
         """Until every claim is as old as makes it end where nobody runs."""
-        with Ledger(str(self.root), self.policy) as ledger:
+        with Ledger(str(self.root), self.policy, self.host) as ledger:
             for owner, claim in ledger.claims.items():
                 ledger.claims[owner] = claim.replace(since=claim.since - PENDING_SECONDS - 1)
             ledger.save()
@@ -347,7 +347,7 @@ class Guests(RuleBasedStateMachine):
     def no_claims_contradict_each_other(self) -> None:
         """What one guest holds alone is in no other's claim, unless the policy lets guests overlap."""
         if hasattr(self, "policy"):
-            with Ledger(str(self.root), self.policy) as ledger:
+            with Ledger(str(self.root), self.policy, self.host) as ledger:
                 claims = list(ledger.claims.values())
             alone = [claim.cpus for claim in claims if claim.dedicated]
             union = 0

@@ -9,16 +9,16 @@ from pathlib import Path
 
 import pytest
 import trees
+from decisions import held, policy
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from emupin import cli
 from emupin.base import cpuset
 from emupin.base.errors import HostError
-from emupin.engine import host, hostcache, snapshot
+from emupin.engine import host, hostcache, interrupts, snapshot
 from emupin.engine.host import Host
 from emupin.engine.hostcache import read_cached
-from emupin.engine.situation import Others
 
 RECORDED = sorted(path.stem for path in trees.FIXTURES.glob("*.json"))
 MANIFESTS = sorted(path.stem for path in trees.FIXTURES.glob("*.tree"))
@@ -280,7 +280,6 @@ GOOD = {
         ({"nodes": {"zero": "0-3"}}, "nodes.zero: is not the number of a node; "),
         ({"nodes": {"00": "0-3"}}, "nodes.00: is not the number of a node; "),
         ({"nodes": {"0": "0-1", "1": "1-3"}}, "nodes.1: CPU 1 is in 0 too; "),
-        ({"nodes": {"0": ""}}, "nodes.0: names no CPU; "),
         ({"cores": ["0", "4"]}, "cores[1]: CPUs 4 are not in `online`; online are 0-3"),
         ({"cores": "0"}, 'cores: must be an array of CPU lists, is the text "0"; '),
         ({"l3": [7]}, "l3[0]: must be a text that lists CPUs, is the number 7; "),
@@ -326,10 +325,86 @@ def test_nothing_but_a_host_error_comes_of_any_bytes(data: bytes) -> None:
         snapshot.parse(data, "host.json")
 
 
+def test_a_node_with_memory_alone_is_left_out() -> None:
+    """As it is where the kernel's own files are read."""
+    form = {**json.loads(host.canonical(SMALL)), "nodes": {"0": "0-3", "1": ""}}
+    assert snapshot.parse(json.dumps(form).encode(), "host.json").host == SMALL
+
+
 def test_who_held_what_is_recorded() -> None:
-    held = Others({0: "a", 1: "a", 2: "b"}, {3: "c"}, {0: "a"})
-    recorded = snapshot.Snapshot(SMALL, {"hostname": "h"}, held)
+    """Also where several guests have one CPU."""
+    others = held({0: "a", 1: "a", 2: "b"}, {3: "c"}, {0: "a"}, floating={1: "c"}, iothreads={2: "c"})
+    others = others.replace(floating={**others.floating, "d": frozenset((0, 1))})
+    recorded = snapshot.Snapshot(SMALL, {"hostname": "h"}, others)
     assert snapshot.parse(snapshot.render(recorded).encode(), "file") == recorded
+
+
+# -- interrupts of network cards --------------------------------------------------------------------------------------
+
+
+def card(root: Path, name: str, interrupts: dict[int, str]) -> None:
+    for number, affinity in interrupts.items():
+        trees.write(root, f"sys/class/net/{name}/device/msi_irqs/{number}", "msix\n")
+        trees.write(root, f"proc/irq/{number}/effective_affinity_list", f"{affinity}\n")
+
+
+def test_cpus_that_handle_interrupts_of_network_cards(tmp_path: Path) -> None:
+    """And of nothing else; a card without such interrupts, or one that goes away meanwhile, has none."""
+    root = small(tmp_path)
+    assert interrupts.read(root) == frozenset()
+    card(tmp_path, "eth0", {40: "1", 41: "2-3"})
+    card(tmp_path, "eth1", {42: ""})
+    trees.write(tmp_path, "sys/class/net/eth2/device/msi_irqs/43", "msix\n")
+    trees.write(tmp_path, "sys/class/net/bonding_masters", "\n")
+    trees.write(tmp_path, "proc/irq/9/effective_affinity_list", "0\n")
+    assert interrupts.read(root) == cpus("1-3")
+    assert snapshot.take(root).host.interrupts == cpus("1-3")
+    assert snapshot.parse(snapshot.render(snapshot.take(root)).encode(), "file").host.interrupts == cpus("1-3")
+
+
+def test_a_host_that_was_recorded_without_interrupts_is_still_read() -> None:
+    form = json.loads(host.canonical(SMALL.replace(interrupts=cpus("1"))))
+    assert "interrupts" not in form, "they move about: the topology is the same"
+    assert snapshot.parse(json.dumps(form).encode(), "host.json").host == SMALL
+
+
+def test_interrupts_are_read_once_a_minute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    root = small(tmp_path)
+    card(tmp_path, "eth0", {40: "1"})
+    assert interrupts.add_cached(root, SMALL).interrupts == cpus("1")
+    card(tmp_path, "eth0", {40: "2"})
+    assert interrupts.add_cached(root, SMALL).interrupts == cpus("1")
+    assert interrupts.add(root, SMALL).interrupts == cpus("2")
+    monkeypatch.setattr(interrupts, "SECONDS", 0.0)
+    assert interrupts.add_cached(root, SMALL).interrupts == cpus("2")
+
+
+@pytest.mark.parametrize("change", ["boot", "build", "torn", "writable"])
+def test_interrupts_of_another_boot_or_build_are_read_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: str
+) -> None:
+    root, cache = small(tmp_path), tmp_path / "run/emupin/interrupts"
+    trees.write(tmp_path, "proc/sys/kernel/random/boot_id", "one\n")
+    card(tmp_path, "eth0", {40: "1"})
+    interrupts.add_cached(root, SMALL)
+    card(tmp_path, "eth0", {40: "2"})
+    if change == "boot":
+        trees.write(tmp_path, "proc/sys/kernel/random/boot_id", "another\n")
+    elif change == "build":
+        monkeypatch.setattr(interrupts, "FORMAT", ("another", 0, 0))
+    elif change == "torn":
+        cache.write_bytes(cache.read_bytes()[:-4])
+    else:
+        cache.chmod(0o666)
+    assert interrupts.add_cached(root, SMALL).interrupts == cpus("2")
+
+
+@pytest.mark.parametrize(
+    ("checks", "placement", "read"),
+    [("", "pool", True), ("", "keep", False), ("interrupts: off", "pool", False), ("interrupts: error", "keep", False)],
+)
+def test_interrupts_are_read_only_where_a_rule_looks_at_them(checks: str, placement: str, read: bool) -> None:
+    assert interrupts.matter(policy(placement, checks=checks, pool="2")) is read
 
 
 # -- the command ------------------------------------------------------------------------------------------------------
@@ -349,7 +424,7 @@ def test_the_command_records_and_reads_back(
     assert cli.main(["host", "--host", path, "--json"]) == 0
     assert json.loads(capfdbinary.readouterr().out.splitlines()[-1])["cpus"][3] == {
         "cpu": 3, "node": 0, "siblings": "2-3", "isolated": False, "reserved": False, "pool": False,
-        "vcpu": None, "dedicated": None, "shared": None,
+        "interrupts": False, "vcpus": [], "floating": [], "iothreads": [], "dedicated": [], "shared": [],
     }  # fmt: skip
 
 

@@ -9,11 +9,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from decisions import ANOTHER, GuestXml, decide, host, pins, policy
+from decisions import ANOTHER, GuestXml, decide, held, host, pins, policy
 
 from emupin.base import cpuset
 from emupin.engine.plan import plan
-from emupin.engine.situation import Others, vcpu_cpus
+from emupin.engine.situation import vcpu_cpus
 from emupin.guest import domainxml
 from emupin.guest.domain import Domain
 from emupin.policy.values import Policy
@@ -43,11 +43,9 @@ def test_share(name: str) -> None:
 
     A policy: `cpus:LIST`, whose off-node CPUs are a warning by default as Nova has them without one. CPUs that are
     offline must be left out of the list: `online` is always an error, since a list that shrinks by itself hides it.
-    Where Nova's floating vCPUs run on the shared set too (a mixed guest), the two collide unless the check is off.
     """
     shared = "2-5,34-37"
-    checks = "vcpu_overlap: off" if name == "nova-mixed" else ""
-    assert given(recorded(name), policy(f'"cpus:{shared}"', checks=checks)) == shared
+    assert given(recorded(name), policy(f'"cpus:{shared}"')) == shared
 
 
 def test_share_with_an_offline_cpu() -> None:
@@ -59,10 +57,17 @@ def test_share_with_an_offline_cpu() -> None:
     assert str(chosen.attempts[0].problem).startswith("the host has no CPU 6 online")
 
 
-def test_share_collides_with_floating_vcpus() -> None:
-    """Nova puts a mixed guest's emulator onto the CPUs of its own floating vCPU 1; the guide forbids exactly that."""
-    failed = plan(recorded("nova-mixed"), policy('"cpus:2-5,34-37"'), MACHINE)
-    assert failed.attempts[0].problem == "vCPU 1 runs on CPUs 2-5,34-37"
+def test_share_and_floating_vcpus() -> None:
+    """Nova's shared set is for floating vCPUs and for emulator threads: it is taken, and told of in one sentence."""
+    rules = policy('"cpus:2-5,34-37"')
+    said = "CPUs 2-5,34-37 may also run vCPUs that are not pinned: vCPUs 0-1 of this guest"
+    assert plan(recorded("nova-mixed"), rules, MACHINE).warnings == (f"cpus:2-5,34-37: {said}",)
+    others = held(floating=dict.fromkeys(range(2, 6), ANOTHER))
+    assert plan(recorded("nova-mixed"), rules, MACHINE, others).warnings == (
+        f"cpus:2-5,34-37: {said} and those of guest {ANOTHER}",
+    )
+    strict = policy('"cpus:2-5,34-37"', checks="floating: error")
+    assert plan(recorded("nova-mixed"), strict, MACHINE).attempts[0].problem == said
 
 
 def test_isolate() -> None:
@@ -81,7 +86,7 @@ def test_isolate() -> None:
 def test_isolate_for_two_guests() -> None:
     """Nova's claim and ours are both exclusive: the second guest gets another CPU."""
     rules = policy("dedicated", pool="3,5")
-    second = decide(GuestXml(pins(25, 57)), rules, MACHINE, Others(dedicated={3: ANOTHER}))
+    second = decide(GuestXml(pins(25, 57)), rules, MACHINE, held(dedicated={3: ANOTHER}))
     assert second.cpus == frozenset((5,))
 
 
@@ -104,13 +109,13 @@ def test_the_default_union(name: str) -> None:
 def test_realtime(name: str, expected: str) -> None:
     """Nova: the union of the CPUs of the vCPUs that are not realtime ones (`hw:cpu_realtime_mask`).
 
-    With one such vCPU that is vCPU 0, and `vcpu:0` says it for every guest. With several it is a list, and holds
-    vCPU 1: so `vcpu_overlap` must be off, and `realtime` still keeps the emulator off the realtime CPUs.
+    `vcpu:non-realtime` says it for every guest, also where the mask includes vCPU 0. With one such vCPU that is vCPU
+    0, and `vcpu:0` says it too.
     """
     guest = recorded(name)
     ordinary = frozenset().union(*(guest.vcpupins[vcpu] for vcpu in range(guest.vcpus) if vcpu not in guest.realtime))
     assert cpuset.format(ordinary) == cpuset.format(guest.emulatorpin or ()) == expected
-    assert given(guest, policy(f'"cpus:{expected}"', "match: {realtime: true}", "vcpu_overlap: off")) == expected
+    assert given(guest, policy('"vcpu:non-realtime"', "match: {realtime: true}")) == expected
     assert given(guest, policy('"vcpu:0"')) == expected.split("-")[0]
 
 

@@ -14,6 +14,7 @@ from emupin.grammar.policyfile import compile_policy
 from emupin.guest import domainxml, statusxml
 
 HOST = Host(online=frozenset(range(16)))
+UNPINNED = "vCPU 0 is not pinned: `dedicated`, `pool` or `cpus:LIST` need no pin"
 
 
 def decide(placement: str, xml: str = "", checks: str = "{}", host: Host | None = HOST) -> Plan:
@@ -27,7 +28,7 @@ def decide(placement: str, xml: str = "", checks: str = "{}", host: Host | None 
     [
         ("vcpu:0", {2}),
         ('"cpus:9-10,12"', {9, 10, 12}),
-        ('["vcpu:1", "cpus:9"]', {9}),
+        ('["cpus:3", "cpus:9"]', {9}),
         ('["vcpu:9", "vcpu:0"]', {2}),
         ('["cpus:99", "vcpu:0"]', {2}),
     ],
@@ -39,7 +40,7 @@ def test_the_first_placement_that_passes_wins(placement: str, cpus: set[int]) ->
 @pytest.mark.parametrize(
     ("placement", "problem"),
     [
-        ("vcpu:1", "vCPU 1 runs on CPU 3"),
+        ("cpus:3", "vCPU 1 runs on CPU 3"),
         ("vcpu:9", "the guest has 4 vCPUs, numbered from 0"),
         ('"cpus:2-5"', "vCPU 1 runs on CPU 3"),
         ('"cpus:1,90-91"', "the host has no CPUs 90-91 online (online are 0-15)"),
@@ -54,19 +55,19 @@ def test_a_placement_that_fails_a_check_says_why(placement: str, problem: str) -
 
 
 def test_the_reason_says_what_was_skipped() -> None:
-    decided = decide('["vcpu:1", "vcpu:0"]')
-    assert decided.reason == "rule 'nfv' says vcpu:0 after vcpu:1 was skipped: vCPU 1 runs on CPU 3"
+    decided = decide('["cpus:3", "vcpu:0"]')
+    assert decided.reason == "rule 'nfv' says vcpu:0 after cpus:3 was skipped: vCPU 1 runs on CPU 3"
 
 
 def test_keep_leaves_the_guest_as_it_is() -> None:
-    decided = decide('["vcpu:1", keep]')
+    decided = decide('["cpus:3", keep]')
     assert (decided.cpus, decided.failed, decided.placement) == (None, False, "keep")
 
 
 def test_a_check_may_warn_or_be_off() -> None:
-    warned = decide("vcpu:1", checks="{vcpu_overlap: warn}")
-    assert (warned.cpus, warned.warnings) == (frozenset({3}), ("vcpu:1: vCPU 1 runs on CPU 3",))
-    silent = decide("vcpu:1", checks="{vcpu_overlap: 'off'}")
+    warned = decide('"cpus:3"', checks="{vcpu_overlap: warn}")
+    assert (warned.cpus, warned.warnings) == (frozenset({3}), ("cpus:3: vCPU 1 runs on CPU 3",))
+    silent = decide('"cpus:3"', checks="{vcpu_overlap: 'off'}")
     assert (silent.cpus, silent.warnings) == (frozenset({3}), ())
 
 
@@ -74,22 +75,24 @@ def test_without_a_host_what_needs_one_is_not_checked() -> None:
     assert decide('"cpus:99"', host=None).cpus == frozenset({99})
 
 
-def test_a_floating_vcpu_overlaps_with_every_cpu() -> None:
+def test_a_floating_vcpu_is_told_of_wherever_it_may_run() -> None:
     floating = domain_xml().replace("    <vcpupin vcpu='2' cpuset='4'/>\n", "")
-    assert decide('"cpus:9"', floating).attempts[0].problem == "vCPU 2 is not pinned and may run on any CPU"
-    confined = floating.replace("placement='static'", "placement='static' cpuset='4-7'")
-    assert decide('"cpus:9"', confined).cpus == frozenset({9})
-    assert decide('"cpus:7"', confined).attempts[0].problem == "vCPU 2 runs on CPU 7"
+    said = "CPU 9 may also run vCPUs that are not pinned: vCPU 2 of this guest"
+    assert decide('"cpus:9"', floating).warnings == (f"cpus:9: {said}",)
+    assert decide('"cpus:9"', floating, "{floating: error}").attempts[0].problem == said
+    confined = floating.replace("placement='static'", "placement='static' cpuset='6-8'")
+    assert decide('"cpus:9"', confined).warnings == ()
+    assert decide('"cpus:7"', confined).warnings == (f"cpus:7: {said.replace('9', '7')}",)
 
 
 def test_vcpu_0_without_a_pin_gives_nothing() -> None:
     floating = domain_xml().replace("    <vcpupin vcpu='0' cpuset='2'/>\n", "")
-    assert decide("vcpu:0", floating).attempts[0].problem == "vCPU 0 is not pinned"
+    assert decide("vcpu:0", floating).attempts[0].problem == UNPINNED
 
 
 def test_a_vcpu_that_is_not_plugged_in_counts_with_its_own_pin_only() -> None:
     fewer = domain_xml().replace("<vcpu placement='static'>4<", "<vcpu placement='static' current='1'>4<")
-    assert decide("vcpu:1", fewer).failed
+    assert decide('"cpus:3"', fewer).failed
     unpinned = fewer.replace("    <vcpupin vcpu='3' cpuset='5'/>\n", "")
     assert decide('"cpus:5"', unpinned).cpus == frozenset({5})
 
@@ -101,14 +104,14 @@ def test_a_guest_of_one_vcpu_shares_its_cpu() -> None:
 
 def test_numad_decides_where_an_automatic_guest_runs() -> None:
     automatic = domain_xml().replace("placement='static'", "placement='auto' cpuset='2-9'").replace("vcpupin", "other")
-    assert decide("vcpu:0", automatic).attempts[0].problem == "vCPU 0 is not pinned"
+    assert decide("vcpu:0", automatic).attempts[0].problem == UNPINNED
 
 
 def test_what_numad_chose_for_a_running_guest_is_where_its_vcpus_are() -> None:
     automatic = domain_xml().replace("placement='static'", "placement='auto'").replace("vcpupin", "other")
     status = f"<domstatus state='running' pid='1'><numad nodeset='0' cpuset='2-9'/>{automatic}</domstatus>"
-    assert statusxml.read(status.encode(), "status").domain.floating == frozenset(range(2, 10))
-    assert statusxml.read(status.replace("'auto'", "'static'").encode(), "status").domain.floating is None
+    assert statusxml.read(status.encode(), "status").domain.unpinned == frozenset(range(2, 10))
+    assert statusxml.read(status.replace("'auto'", "'static'").encode(), "status").domain.unpinned is None
 
 
 def test_the_hook_takes_over_what_numad_chose(tmp_path: Path) -> None:

@@ -11,10 +11,11 @@ import signal
 import subprocess
 import time
 import uuid
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Callable
+from typing import Any, Callable, NamedTuple
 
 import pytest
 from decisions import ANOTHER, THIRD, UUID, GuestXml, pins, policy, policy_text
@@ -23,7 +24,6 @@ from hosts import HOOK, Answer, Host
 from emupin.base import cpuset
 from emupin.base.digest import hex_digest
 from emupin.base.errors import HostError
-from emupin.engine.situation import Others
 from emupin.guest import domainxml
 from emupin.live.facts import Facts
 from emupin.node.claims import PENDING_SECONDS, Ledger, from_mask
@@ -71,10 +71,31 @@ def release(host: Host, guest: GuestXml) -> None:
     assert host.call("release", guest.text, guest.name).status == 0
 
 
-def held(host: Host, uuid: str | None = None) -> Others:
+class Held(NamedTuple):
+    """The first guest that has each CPU."""
+
+    vcpus: dict[int, str]
+    dedicated: dict[int, str]
+    shared: dict[int, str]
+    previous: Cpus | None = None
+
+
+NOTHING = Held({}, {}, {})
+
+
+def held(host: Host, uuid: str | None = None) -> Held:
     """What the guests but `uuid` have."""
     with Ledger(str(host.root), POLICY) as ledger:
-        return ledger.others(uuid, frozenset(range(128)))
+        others = ledger.others(uuid, frozenset(range(128)))
+    return Held(by_cpu(others.vcpus), by_cpu(others.dedicated), by_cpu(others.shared), others.previous)
+
+
+def by_cpu(uses: Mapping[str, Cpus]) -> dict[int, str]:
+    found: dict[int, str] = {}
+    for owner, cpus in uses.items():
+        for cpu in cpus:
+            found.setdefault(cpu, owner)
+    return found
 
 
 def claims(host: Host) -> dict[str, tuple[Cpus, bool]]:
@@ -427,9 +448,9 @@ def test_where_vcpus_will_be_is_known_before_the_guest_runs(host: Host, name: st
 def test_vcpus_of_a_guest_that_is_refused_are_not_expected(host: Host, operation: str) -> None:
     """libvirt releases a guest whose `prepare` was refused, but not one that has not come that far."""
     host.set_policy(REFUSE.replace("64-127", "2"))
-    guest = replace(A, pins=pins("2-3", "2-3"))
+    guest = replace(A, pins=pins(2, 2))
     assert prepare(host, guest, operation).status == 1
-    assert held(host) == Others()
+    assert held(host) == NOTHING
 
 
 @pytest.mark.parametrize("name", ["nfv-a", "web-1"])
@@ -438,7 +459,7 @@ def test_vcpus_of_a_start_that_never_comes(host: Host, name: str) -> None:
     starting = replace(A, name=name)
     prepare(host, starting)
     release(host, starting)
-    assert held(host) == Others()
+    assert held(host) == NOTHING
     prepare(host, starting)
     with Ledger(str(host.root), POLICY) as ledger:
         start = ledger.starting[UUID]
@@ -470,11 +491,12 @@ def test_a_running_guest_that_finds_no_place_stays_where_it_is(host: Host) -> No
     """And with it what others may have: the decision failed, its threads have not moved."""
     two_running(host)
     run(host, A)
-    host.set_policy(TEXT.replace(', "vcpu:0"', ""))
-    prepare(host, replace(A, vcpus=9), "migrate")
+    host.set_policy(TEXT.replace(', "vcpu:0"', "").replace("64-127", "2"))
+    prepare(host, A, "migrate")
     assert host.audit()[-1]["outcome"] == "failed"
     assert held(host).shared == dict.fromkeys((2, 3, 4, 5), UUID)
     assert held(host).dedicated == {64: UUID, 65: ANOTHER}
+    host.set_policy(TEXT)
     assert placed(host, C) == "66"
     release(host, A)
     assert 64 not in {*held(host).shared, *held(host).dedicated}
@@ -530,7 +552,7 @@ def test_a_broken_status_file_without_a_process(host: Host) -> None:
 def test_the_daemons_own_files_are_no_guests(host: Host) -> None:
     host.write("run/libvirt/qemu/driver.pid", "1\n")
     host.write("run/libvirt/qemu/nfv-a.pid", "1\n")
-    assert held(host) == Others()
+    assert held(host) == NOTHING
 
 
 # -- /run is full -----------------------------------------------------------------------------------------------------

@@ -60,8 +60,8 @@ def test_a_pattern_full_of_stars_takes_no_time() -> None:
     ],
 )
 def test_every_field_of_a_match_must_hold(match: Match, complaint: str | None) -> None:
-    assert mismatch(guest(), match) == complaint
+    assert mismatch(guest(), match, ()) == complaint
 
 
 def test_a_guest_without_metadata_has_no_flavor() -> None:
-    assert mismatch(guest(extra=""), Match(flavor=("*",))) == "flavor is none, not *"
+    assert mismatch(guest(extra=""), Match(flavor=("*",)), ()) == "flavor is none, not *"

@@ -77,7 +77,7 @@ def test_full_policy_means() -> None:
     rule = policy.rules[0]
     assert rule.match.uuid == ("5a3f0c1d-2233-4455-6677-88990aabbccd", "5a3f*")
     assert [placement.word for placement in rule.placement[:4]] == ["auto", "dedicated", "dedicated", "pool"]
-    assert [placement.number for placement in rule.placement] == [None, 2, 1, None, None, 0, None]
+    assert [placement.number for placement in rule.placement] == [None, 2, 1, None, None, None, None]
     assert (rule.checks["numa"], rule.checks["smt"], set(rule.checks)) == ("error", "off", set(CHECKS))
     assert (rule.on_failure, rule.persist, rule.iothreads) == ("start", False, "follow")
     assert policy.rules[1].match == Match()
@@ -139,8 +139,9 @@ CPUS = st.frozensets(st.integers(0, cpuset.HIGHEST), min_size=1, max_size=8)
 
 def placements() -> st.SearchStrategy[Placement]:
     return st.one_of(
-        st.integers(0, 65535).map(lambda number: Placement("vcpu", number, None, f"vcpu:{number}")),
-        CPUS.map(lambda cpus: Placement("cpus", None, cpus, f"cpus:{cpuset.format(cpus)}")),
+        CPUS.map(lambda vcpus: Placement("vcpu", text=f"vcpu:{cpuset.format(vcpus)}", vcpus=vcpus)),
+        st.just(Placement("vcpu", text="vcpu:non-realtime")),
+        CPUS.map(lambda cpus: Placement("cpus", cpus=cpus, text=f"cpus:{cpuset.format(cpus)}")),
         st.sampled_from([Placement("dedicated", 1, None, "dedicated"), Placement("pool", None, None, "pool")]),
         st.just(Placement("auto", None, None, "auto")),
     )

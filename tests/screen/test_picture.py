@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 import trees
+from decisions import held
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_host import hosts
@@ -15,8 +17,7 @@ from test_host import hosts
 from emupin.base import cpuset
 from emupin.engine import snapshot
 from emupin.engine.marks import Mark, marks
-from emupin.engine.situation import Others
-from emupin.screen.mark import MEANINGS, PARTS, cell
+from emupin.screen.mark import MEANINGS, OWNERS, PARTS, cell
 from emupin.screen.picture import draw
 
 if TYPE_CHECKING:
@@ -52,7 +53,7 @@ def of_node(host: Host, node: int) -> list[frozenset[int]]:
 def guests(host: Host) -> dict[int, Mark]:
     """A guest of twelve vCPUs on six cores that loses its default pin, beside two others: the 256-CPU host."""
     pins = {vcpu: frozenset((4 + vcpu // 2 + vcpu % 2 * 128,)) for vcpu in range(12)}
-    others = Others(
+    others = held(
         by_cpu(**{"77aa0011-0000": "20-27,148-155"}),
         by_cpu(**{"5a3f1d2c-0000": "2", "77aa0011-0000": "130"}),
         by_cpu(**{"77aa0011-0000": "20"}),
@@ -96,15 +97,15 @@ def test_colour_changes_no_character(width: int) -> None:
 
 
 def test_no_symbol_means_two_things() -> None:
-    symbols = [part(example) for example, part, _ in MEANINGS] + ["v", "o", "#", "~"]
+    symbols = [part(example) for example, part, _ in MEANINGS] + [symbol for symbol, _, _ in OWNERS]
     assert len(symbols) == len(set(symbols))
     assert not any(symbol.isdigit() for symbol in symbols)
 
 
-owner = st.sampled_from((None, "5a3f1d2c", "77aa0011"))
+owners = st.sampled_from(((), ("5a3f1d2c",), ("5a3f1d2c", "77aa0011")))
 any_mark = st.builds(
-    Mark, st.booleans(), st.booleans(), st.booleans(), st.sampled_from(((), (0,), (12,), (0, 1))), owner, owner, owner,
-    st.booleans(), st.booleans(),
+    Mark, st.booleans(), st.booleans(), st.booleans(), st.sampled_from(((), (0,), (12,), (0, 1))),
+    owners, owners, owners, owners, owners, st.booleans(), st.booleans(), st.booleans(),
 )  # fmt: skip
 
 
@@ -122,8 +123,9 @@ def test_every_symbol_is_explained_and_every_idle_core_counted(host: Host, data:
 
 
 def test_a_cell_names_all_that_is_on_a_cpu() -> None:
-    mark = Mark(isolated=True, pool=True, vcpus=(7,), foreign="a", dedicated="b", shared="c", before=True, after=True)
-    assert cell(mark) == "p7o#~="
+    mark = Mark(isolated=True, pool=True, vcpus=(7,), interrupts=True, before=True, after=True)
+    a, b = ("a",), ("b", "c")
+    assert cell(replace(mark, foreign=a, floating=a, iothreads=b, dedicated=a, shared=b)) == "p7oft#~!="
 
 
 def test_a_host_of_which_only_the_cpus_are_known() -> None:

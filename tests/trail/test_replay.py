@@ -108,6 +108,16 @@ def test_whatever_else_is_on_record_is_a_difference(fleet: Path, key: str) -> No
     assert [(each.field, each.recorded) for each in found.differences] == [(key, other)]
 
 
+def test_an_entry_of_emupin_0_1_is_decided_again(fleet: Path) -> None:
+    """Its facts have no number of their form; what it did not look at was not there."""
+    entry, archive = decision(fleet)
+    old = {key: value for key, value in entry["facts"].items() if key not in ("form", "interrupts")}
+    old["others"] = {use: old["others"][use] for use in ("vcpus", "dedicated", "shared", "previous")}
+    assert replay({**entry, "facts": old}, archive).status == SAME
+    mixed = replay({**entry, "facts": {**old, "interrupts": ""}}, archive)
+    assert (mixed.status, mixed.why.partition(":")[0]) == (NOT_REPLAYABLE, "entry")
+
+
 @pytest.mark.parametrize("key", [*EVERY, *DECISION])
 def test_a_decision_that_lacks_a_field_is_not_replayable(fleet: Path, key: str) -> None:
     for entry, archive in itertools.islice(entries(fleet), 60):

@@ -123,9 +123,11 @@ def tenants(root: str, seen: Observed) -> dict[int, tuple[str, ...]]:
     for vcpu, allowed in pins(guest):
         for cpu in cpus if allowed is None else cpus & allowed:
             found[cpu].append(f"vCPU {vcpu}" + (", which is not pinned" if allowed is None else ""))
-    for by_cpu, what in ((others.vcpus, "vCPUs"), (others.dedicated, "emulator"), (others.shared, "emulator")):
-        for cpu, uuid in by_cpu.items():
-            found[cpu].append(f"{names.get(uuid, uuid)}'s {what}")
+    uses = [(others.vcpus, "vCPUs"), (others.floating, "vCPUs, which are not pinned")]
+    for by_guest, what in (*uses, (others.dedicated, "emulator"), (others.shared, "emulator")):
+        for uuid, theirs in by_guest.items():
+            for cpu in cpus & theirs:
+                found[cpu].append(f"{names.get(uuid, uuid)}'s {what}")
     return {cpu: tuple(each) for cpu, each in found.items()}
 
 

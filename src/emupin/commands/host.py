@@ -15,7 +15,7 @@ from emupin.base.text import printable
 from emupin.commands import options
 from emupin.engine import snapshot
 from emupin.engine.host import to_json
-from emupin.engine.marks import NO_CPUS, Mark, marks
+from emupin.engine.marks import NO_CPUS, OF_OTHERS, Mark, marks
 from emupin.engine.situation import Others
 from emupin.node.claims import Ledger
 from emupin.screen import terminal
@@ -91,7 +91,7 @@ def _held(root: str, host: Host, policy: Policy | None) -> Others:
     if not os.path.isdir(root + LIBVIRT_RUN):
         return Others()
     try:
-        ledger = Ledger.look(root, policy)
+        ledger = Ledger.look(root, policy, host)
     except EmupinError as error:
         streams.say(f"who has which CPU is not shown: {error}")
         return Others()
@@ -148,9 +148,8 @@ def _plain(recorded: Snapshot, policy: Policy | None) -> dict[str, Any]:
             "isolated": mark.isolated,
             "reserved": mark.reserved,
             "pool": mark.pool,
-            "vcpu": mark.foreign,
-            "dedicated": mark.dedicated,
-            "shared": mark.shared,
+            "interrupts": mark.interrupts,
+            **{use: list(getattr(mark, field)) for use, field in OF_OTHERS.items()},
         }
         for cpu, mark in sorted(_marks(recorded, policy).items())
     ]

@@ -7,7 +7,7 @@ import sys
 
 from emupin.base.errors import PolicyError
 from emupin.base.files import POLICIES, policy_path, read_bytes, root_from_environment
-from emupin.engine import host
+from emupin.engine import host, interrupts
 from emupin.screen import terminal
 
 TYPE_CHECKING = False
@@ -94,7 +94,8 @@ def read_policy(path: str | None) -> Policy:
 def read_host(choice: str | None) -> Host | None:
     """The facts that `--host` asks for: this machine's where it is not given, None for `none`. Raises HostError."""
     if choice is None:
-        return host.read(root_from_environment())
+        root = root_from_environment()
+        return interrupts.add(root, host.read(root))
     if choice == "none":
         return None
     from emupin.engine import snapshot

@@ -9,6 +9,7 @@ from emupin.base import cpuset
 from emupin.doctor.finding import Finding, ok, problem, skipped, unknown, warning
 from emupin.doctor.policy import in_force
 from emupin.engine import host
+from emupin.engine.checks import is_or_are, named
 from emupin.policy.values import DEDICATED, POOL
 
 if TYPE_CHECKING:
@@ -56,11 +57,15 @@ def _faults(name: str, cpus: Cpus, online: Cpus, policy: Policy) -> Iterator[Fin
     if not cpus & online:
         yield problem(f"{name}: no CPU of {cpuset.format(cpus)} is online", "correct the policy, or switch them on")
     elif cpus - online:
-        offline = cpuset.format(cpus - online)
-        yield warning(f"{name}: CPUs {offline} are not online", "correct the policy, or switch them on")
+        offline = cpus - online
+        yield warning(
+            f"{name}: {named(offline)} {is_or_are(offline)} not online", "correct the policy, or switch them on"
+        )
     if cpus & policy.reserved:
-        both = cpuset.format(cpus & policy.reserved)
-        yield problem(f"{name}: CPUs {both} are in host.reserved too", "take them out of one of the two")
+        both = cpus & policy.reserved
+        yield problem(
+            f"{name}: {named(both)} {is_or_are(both)} in host.reserved too", "take them out of one of the two"
+        )
 
 
 def check_isolated(machine: Machine) -> Iterator[Finding]:
@@ -117,7 +122,7 @@ def _nova_faults(policy: Policy, dedicated: Cpus, off: bool, where: str) -> Iter
     for name, cpus in taken.items():
         loss = "and switches them off while unused (cpu_power_management)" if off else "sooner or later"
         yield problem(
-            f"{name}: CPUs {cpuset.format(cpus)} are in Nova's cpu_dedicated_set, which gives them to vCPUs {loss}",
+            f"{name}: {named(cpus)} {is_or_are(cpus)} in Nova's cpu_dedicated_set, which gives them to vCPUs {loss}",
             f"take them out of cpu_dedicated_set in {where}, or out of the policy",
         )
     if not taken:

@@ -8,12 +8,12 @@ from __future__ import annotations
 from emupin.base import cpuset
 from emupin.base.frozen import Frozen
 from emupin.engine.confinement import DEFAULT
-from emupin.engine.situation import holders, pins, vcpu_cpus
-from emupin.policy.values import ERROR, OFF, WARN
+from emupin.engine.situation import all_of, enumerated, floating_vcpus, holders, pinned_vcpus, pins, vcpu_cpus
+from emupin.policy.values import ERROR, FOLLOW, OFF, WARN
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
     from emupin.engine.situation import Situation
 
@@ -84,25 +84,43 @@ def reserved(cpus: Cpus, situation: Situation) -> str | None:
 
 @check(ERROR)
 def vcpu_overlap(cpus: Cpus, situation: Situation) -> str | None:
-    """The guide's first rule: never on a CPU of vCPU 1 or above, where packets are polled for."""
-    for vcpu, pin in pins(situation.guest):
-        if vcpu and pin is None:
-            return f"vCPU {vcpu} is not pinned and may run on any CPU"
-        if vcpu and pin and not cpus.isdisjoint(pin):
+    """The guide's first rule: never on a CPU of vCPU 1 or above, where packets are polled for.
+
+    A vCPU that the placement names is one that its owner knows not to poll.
+    """
+    for vcpu, pin in pinned_vcpus(situation.guest, situation.host).items():
+        if vcpu and vcpu not in situation.named and not cpus.isdisjoint(pin):
             return f"vCPU {vcpu} runs on {named(cpus & pin)}"
     return None
 
 
 @check(ERROR)
 def foreign_overlap(cpus: Cpus, situation: Situation) -> str | None:
-    """Other guests' vCPUs, and the CPUs that their emulator threads hold alone."""
+    """Other guests' pinned vCPUs, and the CPUs that their emulator threads hold alone."""
     others = situation.others
-    for by_cpu, what in ((others.vcpus, "runs vCPUs"), (others.dedicated, "is dedicated to the emulator")):
-        both = cpus & by_cpu.keys()
+    for by_guest, what in ((others.vcpus, "runs vCPUs"), (others.dedicated, "is dedicated to the emulator")):
+        both = cpus & all_of(by_guest)
         if both:
             first = frozenset((min(both),))
-            return f"{named(first)} {what} of guest {holders(first, by_cpu)}"
+            return f"{named(first)} {what} of {holders(first, by_guest)}"
     return None
+
+
+@check(WARN)
+def floating(cpus: Cpus, situation: Situation) -> str | None:
+    """vCPUs that float come and go: where they may be, they share a CPU with the emulator threads now and then."""
+    guest, host, theirs = situation.guest, situation.host, situation.others.floating
+    own = {
+        vcpu: cpus if pin is None else cpus & pin
+        for vcpu, pin in floating_vcpus(guest, host).items()
+        if vcpu not in situation.named and (pin is None or not cpus.isdisjoint(pin))
+    }
+    both = all_of(own) | cpus & all_of(theirs)
+    if not both:
+        return None
+    whose = [f"{vcpus(own)} of this guest"] if own else []
+    whose += [f"those of {holders(cpus, theirs)}"] if not cpus.isdisjoint(all_of(theirs)) else []
+    return f"{named(both)} may also run vCPUs that are not pinned: {enumerated(whose)}"
 
 
 @check(ERROR)
@@ -113,6 +131,24 @@ def realtime(cpus: Cpus, situation: Situation) -> str | None:
         if vcpu in urgent and (pin is None or not cpus.isdisjoint(pin)):
             return f"vCPU {vcpu}, a realtime one, runs on {named(cpus & pin) if pin else 'any CPU'}"
     return None
+
+
+@check(WARN)
+def iothread_overlap(cpus: Cpus, situation: Situation) -> str | None:
+    """An iothread on the CPU of vCPU 1 or above preempts it like an emulator thread, wherever those are."""
+    guest, follow = situation.guest, situation.rule.iothreads == FOLLOW
+    spared = situation.named | {0} if follow else {0}
+    busy = {vcpu: pin for vcpu, pin in pinned_vcpus(guest, situation.host).items() if vcpu not in spared}
+    there: dict[int, Cpus] = {}
+    for iothread in guest.iothreads:
+        allowed = cpus if follow else guest.iothreadpins.get(iothread, guest.unpinned)
+        there[iothread] = all_of(busy) if allowed is None else all_of(busy) & allowed
+    both = all_of(there)
+    if not both:
+        return None
+    who = numbered("iothread", (iothread for iothread, shared in there.items() if shared))
+    whose = vcpus(vcpu for vcpu, pin in busy.items() if not pin.isdisjoint(both))
+    return f"{who} may run on {named(both)}, the {'CPU' if len(both) == 1 else 'CPUs'} of {whose}"
 
 
 @check(WARN, needs_host=True)
@@ -137,23 +173,48 @@ def isolated(cpus: Cpus, situation: Situation) -> str | None:
     return f"{named(both)} {is_or_are(both)} isolated: threads are not spread over a set, they stay on the lowest CPU"
 
 
+@check(WARN, needs_host=True)
+def interrupts(cpus: Cpus, situation: Situation) -> str | None:
+    """The guide's pCPU that handles no network interrupts."""
+    both = cpus & situation.host.interrupts if situation.host else frozenset()
+    return f"{named(both)} {'handles' if len(both) == 1 else 'handle'} interrupts of network cards" if both else None
+
+
 @check(OFF, needs_host=True)
 def smt(cpus: Cpus, situation: Situation) -> str | None:
     """A sibling of a vCPU's CPU takes execution units from it."""
     host = situation.host
     if host is None:
         return None
-    vcpus = vcpu_cpus(situation.guest) | situation.others.vcpus.keys()
+    taken = pinned_cpus(situation)
     for cpu in sorted(cpus):
-        siblings = (host.siblings(cpu) - cpus) & vcpus
+        siblings = (host.siblings(cpu) - cpus) & taken
         if siblings:
             return f"CPU {cpu} is a sibling of CPU {min(siblings)}, which runs a vCPU"
     return None
 
 
+def pinned_cpus(situation: Situation) -> Cpus:
+    """The CPUs of all pinned vCPUs, this guest's and others'."""
+    return all_of(pinned_vcpus(situation.guest, situation.host)) | all_of(situation.others.vcpus)
+
+
+# -- words ------------------------------------------------------------------------------------------------------------
+
+
 def named(cpus: Cpus) -> str:
     """`CPU 3` or `CPUs 3,5-6`."""
-    return f"CPU{'s' if len(cpus) > 1 else ''} {cpuset.format(cpus)}"
+    return numbered("CPU", cpus)
+
+
+def vcpus(numbers: Iterable[int]) -> str:
+    """`vCPU 1` or `vCPUs 1-3`."""
+    return numbered("vCPU", numbers)
+
+
+def numbered(word: str, numbers: Iterable[int]) -> str:
+    those = frozenset(numbers)
+    return f"{word}{'s' if len(those) > 1 else ''} {cpuset.format(those)}"
 
 
 def is_or_are(cpus: Cpus) -> str:

@@ -93,7 +93,7 @@ def explain(guest: Domain, policy: Policy, host: Host | None, others: Others = N
     decided = plan(guest, policy, host, others)
     missed: list[tuple[str, str]] = []
     for rule in policy.rules:
-        reason = mismatch(guest, rule.match)
+        reason = mismatch(guest, rule.match, host.cores if host else ())
         if reason is None:
             tried = _tried(Situation(guest, policy, rule, host, others), decided)
             later = len(policy.rules) - len(missed) - 1
@@ -125,7 +125,7 @@ def _one(attempt: Attempt, from_auto: bool, situation: Situation) -> Tried:
         SKIPPED if attempt.problem else TAKEN,
         attempt.cpus,
         attempt.problem,
-        () if attempt.cpus is None else _checked(attempt.cpus, situation),
+        () if attempt.cpus is None else _checked(attempt.cpus, situation.replace(named=attempt.vcpus)),
     )
 
 
@@ -225,10 +225,13 @@ def _cpu(cpu: int, mark: Mark) -> dict[str, Any]:
         "isolated": mark.isolated,
         "reserved": mark.reserved,
         "pool": mark.pool,
+        "interrupts": mark.interrupts,
         "vcpus": list(mark.vcpus),
-        "foreign_vcpu": mark.foreign,
-        "dedicated": mark.dedicated,
-        "shared": mark.shared,
+        "foreign_vcpus": list(mark.foreign),
+        "foreign_floating": list(mark.floating),
+        "foreign_iothreads": list(mark.iothreads),
+        "dedicated": list(mark.dedicated),
+        "shared": list(mark.shared),
         "before": mark.before,
         "after": mark.after,
     }

@@ -67,6 +67,8 @@ class Host(Frozen):
     """Of the cgroups with the cpuset controller: v1 or v2; empty where there are none, or it is not known."""
     libvirt: str = ""
     """Its version and that of its package, `9.0.0 10.1.el9_2`; empty where it is not known."""
+    interrupts: Cpus = frozenset()
+    """Those that handle the interrupts of network cards."""
 
     def node_of(self, cpu: int) -> int | None:
         """The node of `cpu`; None where it is not known."""
@@ -93,6 +95,10 @@ class Host(Frozen):
         narrow = cpus is not None and not self.online <= cpus
         return self.replace(partitions={partition or confinement.DEFAULT: cpus}) if narrow else self
 
+    def balanced(self, cpus: Cpus) -> Cpus:
+        """Where a thread runs that may run on `cpus`: the kernel moves none from one isolated CPU to another."""
+        return cpus - self.isolated or cpus
+
     def to_plain(self) -> tuple[Any, ...]:
         """Tuples, sets, dicts and numbers only, which `marshal` keeps as they are."""
         return tuple(dict(value) if isinstance(value, dict) else value for value in self.__dict__.values())
@@ -110,6 +116,7 @@ def to_json(host: Host) -> dict[str, Json]:
         "possible": cpuset.format(host.possible),
         "cgroup": host.cgroup,
         "libvirt": host.libvirt,
+        "interrupts": cpuset.format(host.interrupts),
     }
     return {
         "emupin_host": VERSION,
@@ -124,8 +131,8 @@ def to_json(host: Host) -> dict[str, Json]:
 
 
 def canonical(host: Host) -> bytes:
-    """The one text of `host`, by whose SHA-256 the audit trail names it."""
-    return encode(to_json(host)).encode("ascii") + b"\n"
+    """The one text of `host`, by whose SHA-256 the audit trail names it; interrupts, which move about, left out."""
+    return encode(to_json(host.replace(interrupts=frozenset()))).encode("ascii") + b"\n"
 
 
 # -- reading a machine ------------------------------------------------------------------------------------------------

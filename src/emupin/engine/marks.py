@@ -23,11 +23,16 @@ class Mark:
     isolated: bool = False
     vcpus: tuple[int, ...] = ()
     """Of the guest that the picture is about."""
-    foreign: str | None = None
-    """The UUID of another guest that has a vCPU here; likewise below."""
-    dedicated: str | None = None
-    shared: str | None = None
-    """Another guest's emulator threads are here, and leave room for others."""
+    foreign: tuple[str, ...] = ()
+    """The UUIDs of other guests that have pinned vCPUs here; likewise below."""
+    floating: tuple[str, ...] = ()
+    """Their vCPUs float, and may run here."""
+    iothreads: tuple[str, ...] = ()
+    dedicated: tuple[str, ...] = ()
+    shared: tuple[str, ...] = ()
+    """Their emulator threads are here, and leave room for others."""
+    interrupts: bool = False
+    """Those of network cards are handled here."""
     before: bool = False
     """The guest's emulator threads were here, …"""
     after: bool = False
@@ -35,10 +40,21 @@ class Mark:
 
     @property
     def occupied(self) -> bool:
-        return bool(self.vcpus or self.foreign or self.dedicated or self.shared or self.before or self.after)
+        return bool(self.vcpus or self.before or self.after) or any(
+            getattr(self, field) for field in OF_OTHERS.values()
+        )
 
 
 NO_CPUS: Cpus = frozenset()
+
+OF_OTHERS = {
+    "vcpus": "foreign",
+    "floating": "floating",
+    "iothreads": "iothreads",
+    "dedicated": "dedicated",
+    "shared": "shared",
+}
+"""The fields of a Mark by those of Others."""
 
 
 def marks(
@@ -51,19 +67,27 @@ def marks(
     after: Cpus = NO_CPUS,
 ) -> dict[int, Mark]:
     """The mark of every online CPU; `pins` are the CPUs of the guest's vCPUs."""
-    others = others or Others()
     pins = pins or {}
+    owners = {field: _owners(getattr(others or Others(), use)) for use, field in OF_OTHERS.items()}
     return {
         cpu: Mark(
-            cpu in reserved,
-            cpu in pool,
-            cpu in host.isolated,
-            tuple(vcpu for vcpu, cpus in sorted(pins.items()) if cpu in cpus),
-            others.vcpus.get(cpu),
-            others.dedicated.get(cpu),
-            others.shared.get(cpu),
-            cpu in before,
-            cpu in after,
+            reserved=cpu in reserved,
+            pool=cpu in pool,
+            isolated=cpu in host.isolated,
+            vcpus=tuple(vcpu for vcpu, cpus in sorted(pins.items()) if cpu in cpus),
+            interrupts=cpu in host.interrupts,
+            before=cpu in before,
+            after=cpu in after,
+            **{field: by_cpu.get(cpu, ()) for field, by_cpu in owners.items()},
         )
         for cpu in host.online
     }
+
+
+def _owners(by_guest: Mapping[str, Cpus]) -> dict[int, tuple[str, ...]]:
+    """UUIDs by CPU, from CPUs by UUID."""
+    by_cpu: dict[int, tuple[str, ...]] = {}
+    for uuid, cpus in by_guest.items():
+        for cpu in cpus:
+            by_cpu[cpu] = (*by_cpu.get(cpu, ()), uuid)
+    return by_cpu

@@ -1,21 +1,17 @@
-"""What each placement of a policy means for one guest: the CPUs that it names, or why it names none.
-
-The pools and their arithmetic: `host.pool` is what the policy leaves to emulators. A CPU of it is *free* if it is
-online, not reserved, runs no vCPU of any guest and is used by no other guest's emulator threads. `dedicated` takes
-free CPUs, which are then held by one guest alone; `pool` takes all that no other guest holds alone.
-"""
+"""What each placement of a policy means for one guest: the CPUs that it names, or why it names none."""
 
 from __future__ import annotations
 
 from emupin.base import cpuset
 from emupin.base.frozen import Frozen
 from emupin.engine.checks import is_or_are, named
-from emupin.engine.situation import holders, vcpu_cpus
-from emupin.policy.values import AUTO, CPUS, DEDICATED, ERROR, POOL, VCPU, Placement
+from emupin.engine.pool import HELD, best, free_cpus, interrupted
+from emupin.engine.situation import all_of, holders, pins, vcpu_cpus
+from emupin.policy.values import AUTO, CPUS, DEDICATED, POOL, VCPU, Placement
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator, Mapping
 
     from emupin.engine.situation import Situation
     from emupin.policy.values import Policy, Rule
@@ -28,10 +24,12 @@ class Choice(Frozen):
 
     cpus: Cpus | None
     problem: str | None = None
+    vcpus: frozenset[int] = frozenset()
+    """The vCPUs that the placement names."""
 
 
-VCPU_0 = Placement(VCPU, 0, None, "vcpu:0")
-ONE_ALONE = Placement(DEDICATED, 1, None, DEDICATED)
+VCPU_0 = Placement(VCPU, text="vcpu:0", vcpus=frozenset((0,)))
+ONE_ALONE = Placement(DEDICATED, 1, text=DEDICATED)
 
 
 def expand(rule: Rule, policy: Policy) -> list[Placement]:
@@ -64,17 +62,41 @@ def _cpus(placement: Placement, _situation: Situation) -> Choice:
 
 
 def _vcpu(placement: Placement, situation: Situation) -> Choice:
-    guest, vcpu = situation.guest, placement.number or 0
-    if vcpu >= guest.vcpus:
+    guest = situation.guest
+    if placement.vcpus is None:
+        return _ordinary_vcpus(situation)
+    if max(placement.vcpus) >= guest.vcpus:
         return Choice(None, f"the guest has {guest.vcpus} vCPUs, numbered from 0")
-    cpus, host = guest.vcpu_cpus(vcpu), situation.host
-    if cpus and host and not cpus.isdisjoint(host.within(guest.partition)):
-        cpus &= host.within(guest.partition)  # Where the vCPU runs: the kernel keeps it inside, too.
-    return Choice(cpus, None if cpus else f"vCPU {vcpu} is not pinned")
+    return _together({vcpu: guest.vcpu_cpus(vcpu) for vcpu in sorted(placement.vcpus)}, situation)
+
+
+def _ordinary_vcpus(situation: Situation) -> Choice:
+    """Nova's rule for realtime flavors: the CPUs of the vCPUs outside the realtime mask."""
+    guest = situation.guest
+    if not guest.realtime:
+        return Choice(None, "the guest has no realtime vCPU")
+    ordinary = {vcpu: cpus for vcpu, cpus in pins(guest) if vcpu not in guest.realtime}
+    return _together(ordinary, situation) if ordinary else Choice(None, "every vCPU of the guest is a realtime one")
+
+
+def _together(by_vcpu: Mapping[int, Cpus | None], situation: Situation) -> Choice:
+    """The CPUs of some vCPUs, which must be known of each."""
+    cpus: Cpus = frozenset()
+    for vcpu, pin in by_vcpu.items():
+        if not pin:
+            return Choice(None, f"vCPU {vcpu} is not pinned: `dedicated`, `pool` or `cpus:LIST` need no pin")
+        cpus |= pin
+    inside = situation.host.within(situation.guest.partition) if situation.host else cpus
+    # Where the vCPUs run: the kernel keeps them inside, too.
+    return Choice(cpus & inside or cpus, vcpus=frozenset(by_vcpu))
 
 
 def _pool(_placement: Placement, situation: Situation) -> Choice:
-    """The whole pool on the guest's NUMA nodes, less what other guests hold alone."""
+    """The whole pool on the guest's NUMA nodes, less what other guests hold alone.
+
+    CPUs that handle network interrupts are left out while there are others. Interrupts move about: threads stay where
+    they were put, unless more CPUs are without them by now.
+    """
     pool, host = situation.policy.pool or frozenset(), situation.host
     near = pool
     if host is not None:
@@ -85,103 +107,38 @@ def _pool(_placement: Placement, situation: Situation) -> Choice:
         near &= host.within(situation.guest.partition)
         if not near:
             return Choice(None, f"the pool {cpuset.format(pool)} has no CPU there that the guest's cgroup may have")
-    left = near - situation.others.dedicated.keys()
-    if left:
-        return Choice(left)
-    return Choice(
-        None, f"{_all(near)} of the pool {is_or_are(near)} held, by {holders(near, situation.others.dedicated)}"
-    )
+    held = situation.others.dedicated
+    left = near - all_of(held)
+    if not left:
+        return Choice(None, f"{_all(near)} of the pool {is_or_are(near)} held, by {holders(near, held)}")
+    quiet = left - interrupted(situation) or left
+    stays = (before for before in _before(situation) if before <= left and len(before) >= len(quiet))
+    return Choice(next(stays, quiet))
+
+
+def _before(situation: Situation) -> Iterator[Cpus]:
+    """Where the guest's emulator threads have been."""
+    yield from filter(None, (situation.others.previous, situation.guest.emulatorpin))
 
 
 def _dedicated(placement: Placement, situation: Situation) -> Choice:
-    """CPUs of the pool for this guest alone.
-
-    First what it held before, if that is still free. Else on the node of vCPU 0, then on the guest's other nodes,
-    then on others where the policy lets it; full idle cores before siblings of busy ones; the lowest number.
-    """
+    """CPUs of the pool for this guest alone: those that it held before if they are still free, else the best."""
     wanted = placement.number or 1
-    free, obstacles = _free(placement, situation)
-    others, guest = situation.others, situation.guest
-    for before in (others.previous, guest.emulatorpin):
-        if before and len(before) == wanted and before <= free:
+    free, obstacles = free_cpus(wanted, situation)
+    for before in _before(situation):
+        if len(before) == wanted and before <= free:
             return Choice(before)
     if len(free) < wanted:
         return Choice(None, _shortage(wanted, free, obstacles, situation))
-    busy = (vcpu_cpus(guest) | others.vcpus.keys() | others.dedicated.keys() | others.shared.keys()) | (
-        situation.policy.reserved
-    )
-    host = situation.host
-    order = sorted(
-        free,
-        key=lambda cpu: (
-            _distance(cpu, situation),
-            host is not None and not host.siblings(cpu).isdisjoint(busy),
-            cpu,
-        ),
-    )
-    return Choice(frozenset(order[:wanted]))
-
-
-def _free(placement: Placement, situation: Situation) -> tuple[Cpus, list[tuple[str, Cpus]]]:
-    """The CPUs of the pool that can be dedicated to the guest, and for each obstacle those that cannot."""
-    guest, host, others = situation.guest, situation.host, situation.others
-    free, obstacles = situation.policy.pool or frozenset(), []
-    taken = others.dedicated.keys() | others.shared.keys()
-    for obstacle, cpus in (
-        ("offline", free - host.online if host else frozenset()),
-        ("outside the guest's cgroup", free & host.online - host.within(guest.partition) if host else frozenset()),
-        ("reserved", situation.policy.reserved),
-        ("on other NUMA nodes", _far(situation)),
-        ("used by vCPUs", vcpu_cpus(guest) | others.vcpus.keys()),
-        ("held", frozenset(taken)),
-        *_refused(placement, situation),
-    ):
-        if not free.isdisjoint(cpus):
-            obstacles.append((obstacle, free & cpus))
-            free -= cpus
-    return free, obstacles
-
-
-def _refused(placement: Placement, situation: Situation) -> list[tuple[str, Cpus]]:
-    """What the checks that the policy made errors would refuse, so that it is not named where others are free."""
-    host, levels = situation.host, situation.rule.checks
-    refused: list[tuple[str, Cpus]] = []
-    if host is None:
-        return refused
-    if levels["smt"] == ERROR:
-        vcpus = vcpu_cpus(situation.guest) | situation.others.vcpus.keys()
-        siblings: Cpus = frozenset().union(*(core for core in host.cores if not core.isdisjoint(vcpus)))
-        refused.append(("on cores that run vCPUs", siblings))
-    if levels["isolated"] == ERROR and (placement.number or 1) > 1:
-        refused.append(("isolated", host.isolated))
-    return refused
-
-
-def _far(situation: Situation) -> Cpus:
-    """The CPUs that are too far away for the policy: where `numa` is an error, those off the guest's nodes."""
-    host = situation.host
-    if host is None or situation.rule.checks["numa"] != ERROR:
-        return frozenset()
-    home = host.nodes_of(vcpu_cpus(situation.guest))
-    return frozenset(cpu for cpu in host.online if home and host.node_of(cpu) not in home)
-
-
-def _distance(cpu: int, situation: Situation) -> int:
-    """0 on the NUMA node of vCPU 0, 1 on another one of the guest's, 2 elsewhere."""
-    host, guest = situation.host, situation.guest
-    if host is None:
-        return 0
-    node = host.node_of(cpu)
-    if node in host.nodes_of(guest.vcpu_cpus(0) or frozenset()):
-        return 0
-    return 1 if node in host.nodes_of(vcpu_cpus(guest)) else 2
+    return Choice(best(wanted, free, situation))
 
 
 def _shortage(wanted: int, free: Cpus, obstacles: list[tuple[str, Cpus]], situation: Situation) -> str:
-    """One sentence: `all 4 CPUs of the pool are held, by 5a3f… and 0c1d…`."""
-    by_cpu = {**situation.others.shared, **situation.others.dedicated}
+    """One sentence: `all 4 CPUs of the pool are held, by guests 5a3f… and 0c1d…`."""
+    others = situation.others
     parts = [
-        f"{is_or_are(cpus)} {obstacle}" + (f", by {holders(cpus, by_cpu)}" if obstacle == "held" else "")
+        f"{is_or_are(cpus)} {obstacle}"
+        + (f", by {holders(cpus, others.shared, others.dedicated)}" if obstacle == HELD else "")
         for obstacle, cpus in obstacles
     ]
     pool = situation.policy.pool or frozenset()

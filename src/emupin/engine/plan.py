@@ -8,12 +8,12 @@ from __future__ import annotations
 
 from emupin.base import cpuset
 from emupin.base.frozen import Frozen
-from emupin.engine.checks import CHECKS
+from emupin.engine.checks import CHECKS, named
 from emupin.engine.placements import choose, expand
-from emupin.engine.situation import Others, Situation, vcpu_cpus
+from emupin.engine.situation import Others, Situation, all_of, floating_vcpus, holders, pinned_vcpus, pins
 from emupin.engine.startable import risk
 from emupin.policy.match import find_rule
-from emupin.policy.values import DEDICATED, ERROR, KEEP, OFF, WARN
+from emupin.policy.values import DEDICATED, ERROR, FOLLOW, KEEP, OFF, WARN
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -37,6 +37,8 @@ class Attempt(Frozen):
     problem: str | None
     """Why it was skipped; None for the one that was taken."""
     warnings: tuple[str, ...] = ()
+    vcpus: frozenset[int] = frozenset()
+    """The vCPUs that the placement names."""
 
 
 class Plan(Frozen):
@@ -70,11 +72,12 @@ class Plan(Frozen):
 
 def plan(guest: Domain, policy: Policy, host: Host | None, others: Others = NOBODY) -> Plan:
     """Decide for `guest`. Without a `host`, what needs one is not checked."""
-    warnings = _arrivals(guest, others)
-    rule = find_rule(guest, policy)
+    warnings = _arrivals(guest, host, others)
+    rule = find_rule(guest, policy, host.cores if host else ())
     if rule is None:
         return Plan(None, "no rule matches", warnings=warnings, on_failure=policy.on_failure)
     situation = Situation(guest, policy, rule, host, others)
+    warnings += _floating_arrivals(situation)
     attempts: list[Attempt] = []
     for placement in expand(rule, policy):
         attempts.append(_try(placement, situation))
@@ -93,14 +96,25 @@ def plan(guest: Domain, policy: Policy, host: Host | None, others: Others = NOBO
     )
 
 
-def _arrivals(guest: Domain, others: Others) -> tuple[str, ...]:
+def _arrivals(guest: Domain, host: Host | None, others: Others) -> tuple[str, ...]:
     """The guest's vCPUs may come to a CPU that another guest's emulator has: orchestrators do not know of us."""
-    taken = {**others.shared, **others.dedicated}
-    both = vcpu_cpus(guest) & taken.keys() if taken else ()
-    return tuple(
-        f"CPU {cpu} runs a vCPU of this guest, and has the emulator threads of guest {taken[cpu]}"
-        for cpu in sorted(both)
-    )
+    both = all_of(pinned_vcpus(guest, host)) & all_of(others.shared, others.dedicated)
+    who = {cpu: holders(frozenset((cpu,)), others.shared, others.dedicated) for cpu in sorted(both)}
+    return tuple(f"CPU {cpu} runs a vCPU of this guest, and has the emulator threads of {who[cpu]}" for cpu in who)
+
+
+def _floating_arrivals(situation: Situation) -> tuple[str, ...]:
+    """The same of vCPUs that float over CPUs of their own, in one sentence, for a guest that a rule takes."""
+    others = situation.others
+    taken = all_of(others.shared, others.dedicated)
+    if not taken or situation.rule.checks["floating"] == OFF:
+        return ()
+    own = dict(pins(situation.guest))
+    both = taken & all_of({vcpu: own[vcpu] or frozenset() for vcpu in floating_vcpus(situation.guest, situation.host)})
+    if not both:
+        return ()
+    who = holders(both, others.shared, others.dedicated)
+    return (f"vCPUs of this guest that are not pinned may run on {named(both)}, with the emulator threads of {who}",)
 
 
 def _taken(situation: Situation, attempts: list[Attempt], warnings: tuple[str, ...]) -> Plan:
@@ -115,18 +129,17 @@ def _taken(situation: Situation, attempts: list[Attempt], warnings: tuple[str, .
             f"{attempt.placement.text} was skipped: {attempt.problem}" for attempt in skipped
         )
     return Plan(
-        taken.cpus,
-        reason,
-        rule.name,
-        taken.placement.text,
-        taken.placement.word == DEDICATED,
-        warnings + taken.warnings,
-        tuple(attempts),
-        False,
-        rule.on_failure,
-        rule.persist,
-        rule.iothreads == "follow",
-        unstartable,
+        cpus=taken.cpus,
+        reason=reason,
+        rule=rule.name,
+        placement=taken.placement.text,
+        dedicated=taken.placement.word == DEDICATED,
+        warnings=warnings + taken.warnings,
+        attempts=tuple(attempts),
+        on_failure=rule.on_failure,
+        persist=rule.persist,
+        iothreads=rule.iothreads == FOLLOW,
+        unstartable=unstartable,
     )
 
 
@@ -137,12 +150,12 @@ def _try(placement: Placement, situation: Situation) -> Attempt:
     if choice.cpus is None:
         return Attempt(placement, None, choice.problem)
     warnings = []
-    for _, level, complaint in outcomes(choice.cpus, situation):
+    for _, level, complaint in outcomes(choice.cpus, situation.replace(named=choice.vcpus)):
         if complaint and level == ERROR:
-            return Attempt(placement, choice.cpus, complaint)
+            return Attempt(placement, choice.cpus, complaint, vcpus=choice.vcpus)
         if complaint and level == WARN:
             warnings.append(f"{placement.text}: {complaint}")
-    return Attempt(placement, choice.cpus, None, tuple(warnings))
+    return Attempt(placement, choice.cpus, None, tuple(warnings), choice.vcpus)
 
 
 def outcomes(cpus: Cpus, situation: Situation) -> Iterator[tuple[str, str, str | None]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from emupin.base.frozen import Frozen
+from emupin.guest.domain import is_in_one_core
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -16,17 +17,26 @@ if TYPE_CHECKING:
 
 
 class Others(Frozen):
-    """What the other running guests of this host have of the CPUs that matter here: a guest's UUID by CPU.
+    """What the other guests of this host have of the CPUs that matter here: CPUs by a guest's UUID.
 
     `dedicated` CPUs are held by one guest's emulator threads alone, `shared` ones are used by a guest's emulator
     threads and open to those of others.
     """
 
-    vcpus: Mapping[int, str] = {}
-    dedicated: Mapping[int, str] = {}
-    shared: Mapping[int, str] = {}
+    vcpus: Mapping[str, Cpus] = {}
+    """Of vCPUs that are pinned."""
+    dedicated: Mapping[str, Cpus] = {}
+    shared: Mapping[str, Cpus] = {}
     previous: Cpus | None = None
     """What the guest itself holds, or held last."""
+    floating: Mapping[str, Cpus] = {}
+    """Of vCPUs that float."""
+    iothreads: Mapping[str, Cpus] = {}
+    """Of iothreads that are pinned."""
+
+
+USES = ("vcpus", "dedicated", "shared", "floating", "iothreads")
+"""The fields of Others that say whose CPUs are used for what."""
 
 
 class Situation(Frozen):
@@ -37,6 +47,8 @@ class Situation(Frozen):
     rule: Rule
     host: Host | None
     others: Others
+    named: frozenset[int] = frozenset()
+    """The vCPUs that the placement names, and thereby lets the emulator threads run beside."""
 
 
 def pins(guest: Domain) -> list[tuple[int, Cpus | None]]:
@@ -44,14 +56,35 @@ def pins(guest: Domain) -> list[tuple[int, Cpus | None]]:
 
     A vCPU that is not plugged in counts where it is confined to some: it will run there once it is.
     """
-    own, floating, offline = guest.vcpupins, guest.floating, guest.offline
-    of_all = [(vcpu, own.get(vcpu, floating)) for vcpu in range(guest.vcpus)]
+    own, unpinned, offline = guest.vcpupins, guest.unpinned, guest.offline
+    of_all = [(vcpu, own.get(vcpu, unpinned)) for vcpu in range(guest.vcpus)]
     return [(vcpu, cpus) for vcpu, cpus in of_all if cpus is not None or vcpu not in offline]
 
 
 def vcpu_cpus(guest: Domain) -> Cpus:
     """The CPUs of all vCPUs that are confined to some."""
     return frozenset().union(*(cpus for _, cpus in pins(guest) if cpus is not None))
+
+
+def pinned_vcpus(guest: Domain, host: Host | None) -> dict[int, Cpus]:
+    """The CPUs of the vCPUs that are pinned: each to CPUs of one core."""
+    cores = host.cores if host else ()
+    return {vcpu: cpus for vcpu, cpus in pins(guest) if cpus is not None and is_in_one_core(cpus, cores)}
+
+
+def floating_vcpus(guest: Domain, host: Host | None) -> dict[int, Cpus | None]:
+    """The CPUs of the vCPUs that are not pinned; None where they are not known."""
+    cores, anywhere = (host.cores, host.balanced(host.within(guest.partition))) if host else ((), None)
+    return {
+        vcpu: anywhere if cpus is None else cpus
+        for vcpu, cpus in pins(guest)
+        if cpus is None or not is_in_one_core(cpus, cores)
+    }
+
+
+def all_of(*uses: Mapping[str, Cpus] | Mapping[int, Cpus]) -> Cpus:
+    """The CPUs that somebody has."""
+    return frozenset().union(*(cpus for each in uses for cpus in each.values()))
 
 
 def cpus_that_matter(guest: Domain, policy: Policy, host: Host | None) -> Cpus:
@@ -62,7 +95,22 @@ def cpus_that_matter(guest: Domain, policy: Policy, host: Host | None) -> Cpus:
     return cpus if host is None else cpus.union(*(host.siblings(cpu) for cpu in cpus))
 
 
-def holders(cpus: Cpus, by_cpu: Mapping[int, str]) -> str:
-    """The guests that have some of `cpus`, for a sentence: `5a3f… and 0c1d…`."""
-    names = list(dict.fromkeys(by_cpu[cpu] for cpu in sorted(cpus) if cpu in by_cpu))
-    return " and ".join([", ".join(names[:-1]), names[-1]]) if len(names) > 1 else "".join(names)
+MOST_NAMED = 3
+"""Guests that a sentence names."""
+
+
+def holders(cpus: Cpus, *by_guest: Mapping[str, Cpus]) -> str:
+    """Who has some of `cpus`, for a sentence: `guests 5a3f… and 0c1d…`; whoever has the lowest comes first."""
+    lowest: dict[str, int] = {}
+    for each in by_guest:
+        for uuid, theirs in each.items():
+            if both := theirs & cpus:
+                lowest[uuid] = min(min(both), lowest.get(uuid, min(both)))
+    uuids = sorted(lowest, key=lambda uuid: (lowest[uuid], uuid))
+    more = [f"{len(uuids) - MOST_NAMED} more"] if len(uuids) > MOST_NAMED else []
+    return f"guest{'s' if len(uuids) > 1 else ''} {enumerated(uuids[:MOST_NAMED] + more)}"
+
+
+def enumerated(words: list[str]) -> str:
+    """`a`, `a and b`, `a, b and c`."""
+    return " and ".join(filter(None, (", ".join(words[:-1]), *words[-1:])))

@@ -13,8 +13,9 @@ from emupin.base import cpuset
 from emupin.base.errors import HostError
 from emupin.base.strictjson import Fields, kind, show
 from emupin.engine import host as machine
+from emupin.engine import interrupts
 from emupin.engine.host import VERSION, Host, to_json
-from emupin.engine.situation import Others
+from emupin.engine.situation import USES, Others
 
 LARGEST = 4 * 1024 * 1024
 """Bytes; a host of sixteen thousand CPUs needs a tenth of it."""
@@ -24,10 +25,8 @@ WIDTH = 118
 REMARKS = ("recorded", "hostname", "kernel", "source")
 """Keys that say where the facts come from; no decision reads them."""
 FACTS = ("online", "isolated", "nohz_full", "nodes", "cores", "l3")
-LATER_FACTS = ("partitions", "possible", "cgroup", "libvirt")
+LATER_FACTS = ("partitions", "possible", "cgroup", "libvirt", "interrupts")
 """Those that hosts recorded by earlier versions lack."""
-HELD = ("vcpus", "dedicated", "shared")
-"""Keys of `held`: who had which CPUs for what."""
 
 RECORD = "record the host again with `emupin host --snapshot`"
 
@@ -67,7 +66,7 @@ def take(root: str, recorded: str | None = None) -> Snapshot:
         "hostname": _first_line(f"{root}/proc/sys/kernel/hostname"),
         "kernel": _first_line(f"{root}/proc/sys/kernel/osrelease"),
     }
-    return Snapshot(machine.read(root), {key: text for key, text in remarks.items() if text})
+    return Snapshot(interrupts.add(root, machine.read(root)), {key: text for key, text in remarks.items() if text})
 
 
 def _first_line(path: str) -> str | None:
@@ -92,11 +91,10 @@ def render(snapshot: Snapshot) -> str:
 def held_json(held: Others) -> dict[str, Any]:
     """The `held` key: CPU lists by the UUID that has them, by what for; nothing where nobody has any."""
     uses: dict[str, dict[str, str]] = {}
-    for use in HELD:
-        by_cpu: Mapping[int, str] = getattr(held, use)
-        if by_cpu:
-            owners = sorted(set(by_cpu.values()))
-            uses[use] = {owner: cpuset.format(cpu for cpu in by_cpu if by_cpu[cpu] == owner) for owner in owners}
+    for use in USES:
+        by_guest: Mapping[str, frozenset[int]] = getattr(held, use)
+        if by_guest:
+            uses[use] = {owner: cpuset.format(cpus) for owner, cpus in sorted(by_guest.items())}
     return {"held": uses} if uses else {}
 
 
@@ -150,6 +148,7 @@ def _host(form: Fields) -> Host:
         form.cpus("possible") if "possible" in form.values else frozenset(),
         form.text("cgroup") if "cgroup" in form.values else "",
         form.text("libvirt") if "libvirt" in form.values else "",
+        form.cpus("interrupts") if "interrupts" in form.values else frozenset(),
     )
 
 
@@ -158,8 +157,9 @@ def _nodes(form: Fields, online: frozenset[int]) -> dict[int, frozenset[int]]:
     for key, _ in lists:
         if not (key.isascii() and key.isdigit() and len(key) < 6 and key == str(int(key))):
             form.refuse(key, "is not the number of a node", "nodes are numbered from 0")
-    form.check_groups(lists, online)
-    return {int(key): cpus for key, cpus in sorted(lists, key=lambda each: int(each[0]))}
+    having = [(key, cpus) for key, cpus in lists if cpus]  # A node may have memory alone.
+    form.check_groups(having, online)
+    return {int(key): cpus for key, cpus in sorted(having, key=lambda each: int(each[0]))}
 
 
 def _partitions(form: Fields) -> dict[str, frozenset[int]]:
@@ -173,9 +173,7 @@ def _partitions(form: Fields) -> dict[str, frozenset[int]]:
 
 def _held(form: Fields) -> Others:
     uses = form.inner("held")
-    uses.only(HELD)
-    by_use: dict[str, dict[int, str]] = {}
-    for use in uses.values:
-        owners = uses.inner(use)
-        by_use[use] = {cpu: owner for owner in owners.values for cpu in owners.cpus(owner)}
-    return Others(by_use.get("vcpus", {}), by_use.get("dedicated", {}), by_use.get("shared", {}))
+    uses.only(USES)
+    owners = {use: uses.inner(use) for use in uses.values}
+    found: dict[str, Any] = {use: {owner: form.cpus(owner) for owner in form.values} for use, form in owners.items()}
+    return Others(**found)

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from emupin.base import cpuset
 from emupin.base.digest import hex_digest
 from emupin.base.errors import PolicyError
 from emupin.base.frozen import Frozen
-from emupin.engine.checks import CHECKS, default_levels
+from emupin.engine.checks import CHECKS, default_levels, is_or_are, named
 from emupin.grammar import syntax
 from emupin.grammar.matching import read_match, takes_every_guest
 from emupin.grammar.nodes import show
 from emupin.grammar.placements import HostPart, read_placements
 from emupin.grammar.schema import Complaints, Value
-from emupin.policy.values import ERROR, OFF, WARN, Match, Policy, Rule
+from emupin.policy.values import ERROR, FOLLOW, KEEP, OFF, WARN, Match, Policy, Rule
 
 
 class Behaviour(Frozen):
@@ -20,7 +19,7 @@ class Behaviour(Frozen):
 
     on_failure: str = "start"
     persist: bool = True
-    iothreads: str = "keep"
+    iothreads: str = KEEP
 
 
 def compile_policy(data: bytes, source: str) -> Policy:
@@ -60,8 +59,10 @@ def _read_host(value: Value) -> HostPart:
     reserved = parts["reserved"].cpus() if "reserved" in parts else frozenset()
     pool = parts["pool"].cpus() if "pool" in parts else None
     if pool and pool & reserved:
-        both = cpuset.format(pool & reserved)
-        parts["pool"].complain(f"CPUs {both} are in host.reserved too", "take them out of one of the two")
+        both = pool & reserved
+        parts["pool"].complain(
+            f"{named(both)} {is_or_are(both)} in host.reserved too", f"take {named(both)} out of one of the two"
+        )
     return HostPart(frozenset(parts), networking, reserved, pool)
 
 
@@ -72,7 +73,7 @@ def _read_behaviour(parts: dict[str, Value], outer: Behaviour) -> Behaviour:
     if "persist" in parts:
         persist = parts["persist"].boolean()
     if "iothreads" in parts:
-        iothreads = parts["iothreads"].word(("keep", "follow"))
+        iothreads = parts["iothreads"].word((KEEP, FOLLOW))
     return Behaviour(on_failure, persist, iothreads)
 
 
@@ -96,12 +97,13 @@ def _read_rule(value: Value, host: HostPart, defaults: Behaviour, lines: dict[st
     """One rule; `lines` collects where each name stands."""
     parts = value.mapping("rules[]", required=("name", "placement"))
     behaviour = _read_behaviour(parts, defaults)
+    guest = _read_guest(parts["guest"]) if "guest" in parts else None
     return Rule(
         name=_read_name(parts["name"], lines) if "name" in parts else "",
         match=read_match(parts["match"]) if "match" in parts else Match(),
-        placement=read_placements(parts["placement"], host, "guest" in parts) if "placement" in parts else (),
+        placement=read_placements(parts["placement"], host, guest) if "placement" in parts else (),
         checks=_read_checks(parts["checks"]) if "checks" in parts else default_levels(),
-        guest=_read_guest(parts["guest"]) if "guest" in parts else None,
+        guest=guest,
         on_failure=behaviour.on_failure,
         persist=behaviour.persist,
         iothreads=behaviour.iothreads,

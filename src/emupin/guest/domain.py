@@ -9,7 +9,7 @@ from emupin.base.frozen import Frozen
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Mapping, Sequence
 
     from emupin.guest.xmltree import Element
 
@@ -141,13 +141,23 @@ class Domain(Frozen):
     """
 
     @property
-    def floating(self) -> Cpus | None:
+    def unpinned(self) -> Cpus | None:
         """The CPUs of vCPUs without a pin of their own; None where nothing restricts them, or numad will."""
         return self.numad if self.automatic else self.cpuset
 
     def vcpu_cpus(self, vcpu: int) -> Cpus | None:
-        """The CPUs that `vcpu` may run on; None as `floating` is."""
-        return self.vcpupins.get(vcpu, self.floating)
+        """The CPUs that `vcpu` may run on; None as `unpinned` is."""
+        return self.vcpupins.get(vcpu, self.unpinned)
+
+
+def is_in_one_core(cpus: Cpus, cores: Sequence[Cpus]) -> bool:
+    """Whether a vCPU on `cpus` is pinned: they lie within one of the `cores`. On more than that it floats.
+
+    `cores` are those that are online. Where none is known, a core is one CPU.
+    """
+    if len(cpus) == 1 or not cores:
+        return len(cpus) == 1
+    return sum(not core.isdisjoint(cpus) for core in cores) == 1
 
 
 class Status(Frozen):

@@ -11,15 +11,16 @@ from emupin.base.errors import EmupinError
 from emupin.base.files import LIBVIRT_RUN, root_from_environment
 from emupin.base.frozen import Frozen
 from emupin.engine import host as machine
-from emupin.engine.situation import Others
+from emupin.engine import interrupts
+from emupin.engine.situation import USES, Others
 from emupin.node.claims import Ledger
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from emupin.engine.host import Host
     from emupin.guest.domain import Domain
     from emupin.policy.values import Policy
+
+    Cpus = frozenset[int]
 
 ALL_CPUS = frozenset(range(cpuset.HIGHEST + 1))
 
@@ -52,18 +53,15 @@ class Facts(Frozen):
         """The UUIDs of guests that have something: for all others what guests have is the same."""
         if self.ledger:
             return self.ledger.known
-        held = self.held
-        return frozenset((*held.vcpus.values(), *held.dedicated.values(), *held.shared.values()))
+        return frozenset().union(*(getattr(self.held, use) for use in USES))
 
 
 def without(held: Others, uuid: str | None) -> Others:
     """What all but the guest `uuid` have; what its own emulator threads had is `previous`."""
-    own = frozenset(cpu for by_cpu in (held.dedicated, held.shared) for cpu in by_cpu if by_cpu[cpu] == uuid)
-    return Others(_foreign(held.vcpus, uuid), _foreign(held.dedicated, uuid), _foreign(held.shared, uuid), own or None)
-
-
-def _foreign(by_cpu: Mapping[int, str], uuid: str | None) -> dict[int, str]:
-    return {cpu: owner for cpu, owner in by_cpu.items() if owner != uuid}
+    uses: dict[str, dict[str, Cpus]] = {use: dict(getattr(held, use)) for use in USES}
+    own = [by_guest.pop(uuid or "", frozenset()) for by_guest in uses.values()]
+    before = dict(zip(USES, own))
+    return Others(**uses, previous=before["dedicated"] | before["shared"] or None)
 
 
 def read_facts(choice: str | None, policy: Policy) -> Facts:
@@ -85,11 +83,11 @@ def read_facts(choice: str | None, policy: Policy) -> Facts:
 
 def of_machine(root: str, policy: Policy) -> Facts:
     """The facts of the machine below `root`. Who may not look at its guests decides without them, and is told so."""
-    host = machine.read(root)
+    host = interrupts.add(root, machine.read(root))
     if not os.path.isdir(root + LIBVIRT_RUN):
         return Facts(host)
     try:
-        ledger = Ledger.look(root, policy)
+        ledger = Ledger.look(root, policy, host)
     except EmupinError as error:
         return Facts(host, remarks=(f"other guests are left out of account: {error}",))
     return Facts(host, ledger=ledger, remarks=ledger.faults)

@@ -12,6 +12,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from emupin.guest.domain import Domain
     from emupin.node.book import Book, Tenant
+    from emupin.policy.match import Cores
     from emupin.policy.values import Policy
 
     Newcomer = tuple[Tenant, Domain]
@@ -24,17 +25,17 @@ def adopt(book: Book, newcomers: list[Newcomer], policy: Policy) -> None:
     nobody is there: a record may be stale, threads are not.
     """
     for tenant, guest in sorted(newcomers, key=lambda each: each[0].seen == UNKNOWN):
-        cpus = _alone(tenant, guest, policy)
+        cpus = _alone(tenant, guest, policy, book.host.cores if book.host else ())
         if cpus and not any((claim.cpus | claim.former) & cpus for claim in book.claims.values()):
             book.claims[tenant.uuid] = Claim(cpus, True, book.now)
 
 
-def _alone(tenant: Tenant, guest: Domain, policy: Policy) -> int:
+def _alone(tenant: Tenant, guest: Domain, policy: Policy, cores: Cores) -> int:
     """The CPUs where its emulator threads are, if the policy would have dedicated so many to it.
 
     They must be fit for it: in the pool, and none of its own vCPUs runs there.
     """
-    rule = find_rule(guest, policy)
+    rule = find_rule(guest, policy, cores)
     if rule is None or policy.pool is None:
         return 0
     sizes = {placement.number for placement in rule.placement if placement.word == DEDICATED}

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 from emupin.base.frozen import Frozen
 from emupin.base.mask import from_mask, to_mask
-from emupin.engine.situation import Others, pins
+from emupin.engine.situation import USES, Others, pins
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from typing import Any
 
+    from emupin.engine.host import Host
     from emupin.guest.domain import Domain
 
     Cpus = frozenset[int]
@@ -108,9 +110,12 @@ class Start(Frozen):
 class Book:
     """All that is known, for one boot of the host."""
 
-    def __init__(self, now: float = 0.0) -> None:
+    def __init__(self, now: float = 0.0, host: Host | None = None) -> None:
         self.now = now
         """Seconds on the boot clock."""
+        self.host = host
+        """By whose cores a vCPU is pinned or floats; without one it is pinned where it has one CPU."""
+        self._cores: tuple[int, ...] | None = None
         self.records: dict[str, Record] = {}
         """The running guests by status file name; plain tuples, for there may be a thousand."""
         self.claims: dict[str, Claim] = {}
@@ -133,30 +138,39 @@ class Book:
     def others(self, uuid: str | None, cpus: Cpus) -> Others:
         """What the guests other than `uuid` have of `cpus`."""
         mask = to_mask(cpus)
-        vcpus: dict[int, str] = {}
-        for owner, used in self._vcpus():
-            if owner != uuid and used & mask:
-                _add(vcpus, used & mask, owner)
-        dedicated: dict[int, str] = {}
-        shared: dict[int, str] = {}
+        anywhere = to_mask(self.host.balanced(self.host.online)) if self.host else mask
+        uses: dict[str, dict[str, int]] = {use: {} for use in USES}
+        for owner, vcpus, iothreads in self._threads():
+            if owner != uuid:
+                for pin in vcpus:
+                    if (pin or anywhere) & mask:
+                        _add(uses["vcpus" if self._is_pinned(pin) else "floating"], owner, (pin or anywhere) & mask)
+                _add(uses["iothreads"], owner, iothreads & mask)
         for owner, used in self._emulators(uuid).items():
             claim = self.claims.get(owner)
             alone = claim.alone if claim else 0
             if owner != uuid and (used | alone) & mask:
-                _add(dedicated, alone & mask, owner)
-                _add(shared, used & mask & ~alone, owner)
+                _add(uses["dedicated"], owner, alone & mask)
+                _add(uses["shared"], owner, used & mask & ~alone)
         mine = self.claims.get(uuid or "")
         previous = mine.cpus if mine and mine.cpus else self.history.get(uuid or "", 0)
-        return Others(vcpus, dedicated, shared, from_mask(previous) or None)
+        found: dict[str, Any] = {use: {owner: from_mask(cpus) for owner, cpus in uses[use].items()} for use in USES}
+        return Others(**found, previous=from_mask(previous) or None)
 
-    def _vcpus(self) -> Iterator[tuple[str, int]]:
-        """Where vCPUs are, or will be: each guest with its pins."""
-        for record in self.records.values():
-            for pin in record[3]:
-                yield record[0], pin
+    def _threads(self) -> Iterator[tuple[str, tuple[int, ...], int]]:
+        """Where vCPUs and iothreads are, or will be: each guest with the pins of either."""
+        for owner, _, _, vcpus, iothreads, *_ in self.records.values():
+            yield owner, vcpus, iothreads
         for owner, start in self.starting.items():
-            for pin in start.vcpus:
-                yield owner, pin
+            yield owner, start.vcpus, start.iothreads
+
+    def _is_pinned(self, pin: int) -> bool:
+        """As `is_in_one_core` says, of masks; 0 is any CPU."""
+        if not pin & (pin - 1):
+            return pin > 0
+        if self._cores is None:
+            self._cores = tuple(map(to_mask, self.host.cores)) if self.host else ()
+        return sum(pin & core != 0 for core in self._cores) == 1
 
     def _emulators(self, uuid: str | None) -> dict[str, int]:
         """Where emulator threads may be, or will be, by UUID.
@@ -232,12 +246,9 @@ def recorded(guest: Domain) -> int:
 
     Source: qemuProcessSetupEmulator, which falls back on `def->cpumask`.
     """
-    return to_mask(guest.emulatorpin or guest.floating or ())
+    return to_mask(guest.emulatorpin or guest.unpinned or ())
 
 
-def _add(by_cpu: dict[int, str], mask: int, uuid: str) -> None:
-    """Note `uuid` for each CPU of `mask` that nobody is noted for."""
-    while mask:
-        lowest = mask & -mask
-        by_cpu.setdefault(lowest.bit_length() - 1, uuid)
-        mask ^= lowest
+def _add(by_guest: dict[str, int], uuid: str, mask: int) -> None:
+    if mask:
+        by_guest[uuid] = by_guest.get(uuid, 0) | mask

@@ -18,6 +18,7 @@ from emupin.node.book import PENDING_SECONDS, UNKNOWN, UNSEEN, Book, Claim, Tena
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from emupin.engine.host import Host
     from emupin.engine.situation import Others
     from emupin.guest.domain import Domain
     from emupin.node.book import Record
@@ -34,8 +35,8 @@ class Ledger(Book):
     Raises HostError where it cannot be locked, or does not know which guests run.
     """
 
-    def __init__(self, root: str, policy: Policy | None) -> None:
-        super().__init__(time.clock_gettime(time.CLOCK_BOOTTIME))
+    def __init__(self, root: str, policy: Policy | None, host: Host | None = None) -> None:
+        super().__init__(time.clock_gettime(time.CLOCK_BOOTTIME), host)
         self.root, self.policy = root, policy
         self.faults: tuple[str, ...] = ()
         """What is wrong with status files, a sentence each: what their guests have is not known in full."""
@@ -45,9 +46,9 @@ class Ledger(Book):
         self._lock = -1
 
     @classmethod
-    def look(cls, root: str, policy: Policy | None) -> Ledger:
+    def look(cls, root: str, policy: Policy | None, host: Host | None = None) -> Ledger:
         """The claims as they stand, to be shown: nothing is locked, and nothing may be saved. Raises HostError."""
-        ledger = cls(root, policy)
+        ledger = cls(root, policy, host)
         ledger._open()
         return ledger
 

@@ -11,6 +11,7 @@ from emupin.base.files import LIBVIRT_RUN, read_bytes
 from emupin.base.frozen import Frozen
 from emupin.base.kept import TOPOLOGIES_KEPT, keep
 from emupin.base.system import os
+from emupin.engine import interrupts
 from emupin.engine.host import canonical
 from emupin.engine.hostcache import read_cached
 from emupin.engine.plan import plan
@@ -53,10 +54,12 @@ def decide(
     """
     guest = _as_it_runs(root, read(data, source, policy.sections()))
     host = read_cached(root, guest.partition)
+    if interrupts.matter(policy):
+        host = interrupts.add_cached(root, host)
     if tentative:
-        others, decided = _decide(Ledger.look(root, policy), guest, policy, host)
+        others, decided = _decide(Ledger.look(root, policy, host), guest, policy, host)
     else:
-        with Ledger(root, policy) as ledger:
+        with Ledger(root, policy, host) as ledger:
             others, decided = _decide(ledger, guest, policy, host)
             problems += ledger.faults + _claim(ledger, guest, decided)
     topology, unkept = _keep_topology(root, host)

@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
+from emupin.guest.domain import is_in_one_core
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
     from emupin.guest.domain import Domain
     from emupin.policy.values import Match, Policy, Rule
 
+    Cores = Sequence[frozenset[int]]
+    """The host's, by which a vCPU is pinned or floats; none where they are not known."""
 
-def find_rule(guest: Domain, policy: Policy) -> Rule | None:
-    """The first rule whose `match` holds for `guest`."""
+
+def find_rule(guest: Domain, policy: Policy, cores: Cores) -> Rule | None:
+    """The first rule whose `match` holds for `guest` on a host with `cores`."""
     for rule in policy.rules:
-        if mismatch(guest, rule.match) is None:
+        if mismatch(guest, rule.match, cores) is None:
             return rule
     return None
 
 
-def mismatch(guest: Domain, match: Match) -> str | None:
+def mismatch(guest: Domain, match: Match, cores: Cores) -> str | None:
     """Why `match` does not hold for `guest`, in a few words; None where it does."""
     for key, patterns, values in (
         ("name", match.name, (guest.name,)),
@@ -30,16 +35,16 @@ def mismatch(guest: Domain, match: Match) -> str | None:
         if patterns is not None and not _any_fits(values, patterns):
             found = ", ".join(repr(value) for value in sorted(filter(None, values))) or "none"
             return f"{key} is {found}, not {' or '.join(patterns)}"
-    if match.pinned is not None and match.pinned != is_pinned(guest):
+    if match.pinned is not None and match.pinned != is_pinned(guest, cores):
         return "pinned is " + ("false" if match.pinned else "true")
     if match.realtime is not None and match.realtime != bool(guest.realtime):
         return "realtime is " + ("false" if match.realtime else "true")
     return None
 
 
-def is_pinned(guest: Domain) -> bool:
-    """Whether every vCPU has a pin of its own."""
-    return all(vcpu in guest.vcpupins for vcpu in range(guest.vcpus))
+def is_pinned(guest: Domain, cores: Cores) -> bool:
+    """Whether every vCPU is pinned, each to CPUs of one core."""
+    return all(is_in_one_core(guest.vcpu_cpus(vcpu) or frozenset(), cores) for vcpu in range(guest.vcpus))
 
 
 def _any_fits(values: Iterable[str | None], patterns: tuple[str, ...]) -> bool:

@@ -20,6 +20,9 @@ ERROR, WARN, OFF = "error", "warn", "off"
 AUTO, VCPU, DEDICATED, POOL, CPUS, KEEP = "auto", "vcpu", "dedicated", "pool", "cpus", "keep"
 """The words of placements."""
 
+FOLLOW = "follow"
+"""What iothreads do that go with the emulator threads; else they KEEP where they are."""
+
 
 class Match(Frozen):
     """What a guest must be for a rule to take it. None: the policy says nothing; every other field must hold."""
@@ -39,11 +42,13 @@ class Placement(Frozen):
     word: str
     """One of the words above."""
     number: int | None = None
-    """The vCPU of `vcpu:N`, the count of `dedicated:N`."""
+    """The count of `dedicated:N`."""
     cpus: Cpus | None = None
     """The CPUs of `cpus:LIST`."""
     text: str = ""
     """As the policy writes it."""
+    vcpus: frozenset[int] | None = None
+    """The vCPUs of `vcpu:LIST`; None for `vcpu:non-realtime`."""
 
 
 class Rule(Frozen):

@@ -11,7 +11,7 @@ from emupin.base import cpuset
 from emupin.base.errors import EmupinError
 from emupin.base.text import printable
 from emupin.engine.explanation import COMPLAINT, PASSED, Tried, explain, text_of
-from emupin.engine.situation import pins
+from emupin.engine.situation import USES, pins
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -75,12 +75,10 @@ def _others(situation: Situation | None) -> dict[str, dict[str, str]]:
     if situation is None:
         return {}
     found: dict[str, dict[str, str]] = {}
-    for use in ("vcpus", "dedicated", "shared"):
-        owners: dict[str, list[int]] = {}
-        for cpu, owner in getattr(situation.others, use).items():
-            owners.setdefault(printable(owner), []).append(cpu)
-        if owners:
-            found[use] = {owner: cpuset.format(cpus) for owner, cpus in owners.items()}
+    for use in USES:
+        by_guest: Mapping[str, frozenset[int]] = getattr(situation.others, use)
+        if by_guest:
+            found[use] = {printable(owner): cpuset.format(cpus) for owner, cpus in by_guest.items()}
     return found
 
 

@@ -24,11 +24,15 @@ def vcpu(mark: Mark) -> str:
 
 
 def foreign(mark: Mark) -> str:
-    return "o" if mark.foreign else ""
+    return ("o" if mark.foreign else "") + ("f" if mark.floating else "") + ("t" if mark.iothreads else "")
 
 
 def holder(mark: Mark) -> str:
     return ("#" if mark.dedicated else "") + ("~" if mark.shared else "")
+
+
+def interrupts(mark: Mark) -> str:
+    return "!" if mark.interrupts else ""
 
 
 def emulator(mark: Mark) -> str:
@@ -37,7 +41,7 @@ def emulator(mark: Mark) -> str:
     return "+" if mark.after else ""
 
 
-PARTS: tuple[Callable[[Mark], str], ...] = (zone, vcpu, foreign, holder, emulator)
+PARTS: tuple[Callable[[Mark], str], ...] = (zone, vcpu, foreign, holder, interrupts, emulator)
 """What a cell is made of, left to right; no symbol is of two kinds."""
 
 
@@ -51,8 +55,8 @@ COLOURS: tuple[tuple[str, Callable[[Mark], object]], ...] = (
     ("1;32", lambda mark: mark.after),
     ("33", lambda mark: mark.before),
     ("1;36", lambda mark: mark.vcpus),
-    ("1;35", lambda mark: short(mark.dedicated)),
-    ("35", lambda mark: mark.foreign or mark.shared),
+    ("1;35", lambda mark: mark.dedicated),
+    ("35", lambda mark: mark.foreign or mark.floating or mark.iothreads or mark.shared),
     ("31", lambda mark: mark.reserved),
     ("94", lambda mark: mark.pool),
     ("2", lambda mark: not mark.isolated),
@@ -77,19 +81,26 @@ MEANINGS: tuple[tuple[Mark, Callable[[Mark], str], str], ...] = (
     (Mark(reserved=True, isolated=True), zone, "reserved, isolated"),
     (Mark(pool=True), zone, "pool"),
     (Mark(pool=True, isolated=True), zone, "pool, isolated"),
+    (Mark(interrupts=True), interrupts, "handles network interrupts"),
     (Mark(before=True, after=True), emulator, "its emulator threads stay"),
     (Mark(before=True), emulator, "its emulator threads leave"),
     (Mark(after=True), emulator, "its emulator threads come"),
 )
 
 
-def short(uuid: str | None) -> str | None:
-    return uuid and printable(uuid)[:SHORT]
+def short(uuids: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(printable(uuid)[:SHORT] for uuid in uuids)
 
 
-OWNERS: tuple[tuple[str, str, Callable[[Mark], str | None]], ...] = (
-    ("v", "several of the guest", lambda mark: f"vCPUs {cpuset.format(mark.vcpus)}" if len(mark.vcpus) > 1 else None),
+def _several(mark: Mark) -> tuple[str, ...]:
+    return (f"vCPUs {cpuset.format(mark.vcpus)}",) if len(mark.vcpus) > 1 else ()
+
+
+OWNERS: tuple[tuple[str, str, Callable[[Mark], tuple[str, ...]]], ...] = (
+    ("v", "several of the guest", _several),
     ("o", "vCPUs of %s", lambda mark: short(mark.foreign)),
+    ("f", "vCPUs that float, of %s", lambda mark: short(mark.floating)),
+    ("t", "iothreads of %s", lambda mark: short(mark.iothreads)),
     ("#", "dedicated to %s", lambda mark: short(mark.dedicated)),
     ("~", "emulator threads of %s", lambda mark: short(mark.shared)),
 )
@@ -106,14 +117,13 @@ def legend(by_cpu: Mapping[int, Mark], width: int, colour: bool) -> Iterator[str
     yield from _pack(_number_entry(by_cpu) + entries, width, colour)
     is_of_one = any(mark.vcpus or mark.before or mark.after for mark in by_cpu.values())
     guests = "other guests" if is_of_one else "guests"
-    for symbol, meaning, owner_of in OWNERS:
+    for symbol, meaning, owners_of in OWNERS:
         owners: dict[str, list[int]] = {}
         for cpu, mark in sorted(by_cpu.items()):
-            owner = owner_of(mark)
-            if owner:
+            for owner in owners_of(mark):
                 owners.setdefault(owner, []).append(cpu)
         if owners:
-            example = next(mark for mark in by_cpu.values() if owner_of(mark))
+            example = next(mark for mark in by_cpu.values() if owners_of(mark))
             yield from _owner_lines(paint(symbol, example, colour), meaning.replace("%s", guests), owners, width)
 
 

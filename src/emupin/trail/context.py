@@ -41,6 +41,7 @@ def find(entry: Mapping[str, Any], archive: Archive) -> Context:
         remarks.append(str(error))
     try:
         host = archive.host(entry["topology"]) if entry.get("topology") else None
+        host = host and host.replace(interrupts=recorded.interrupts(entry)) if "facts" in entry else host
         by_cpu = _marks(entry, host, policy) if host else {}
     except EmupinError as error:
         remarks.append(str(error))

@@ -13,6 +13,7 @@ from emupin.base import cpuset
 from emupin.base.digest import hex_digest
 from emupin.base.system import os
 from emupin.base.text import printable
+from emupin.engine.situation import USES
 from emupin.guest.domain import Memory
 
 TYPE_CHECKING = False
@@ -26,6 +27,10 @@ if TYPE_CHECKING:
     from emupin.guest.splice import Edit
     from emupin.node.decision import Decision
     from emupin.node.enforce import Left
+
+
+FORM = 2
+"""Of the facts: emupin 0.1 wrote the first, without that number."""
 
 
 def now() -> str:
@@ -92,6 +97,7 @@ def facts(guest: Domain, host: Host, others: Others, problems: int = 0) -> dict[
     So many of the entry's warnings, the first ones, are about `problems` of the policy file: nobody decided them.
     """
     return {
+        "form": FORM,
         "kind": guest.kind,
         "vcpus": guest.vcpus,
         "offline": cpuset.format(guest.offline),
@@ -110,10 +116,9 @@ def facts(guest: Domain, host: Host, others: Others, problems: int = 0) -> dict[
         "memory": _memory(guest.memory),
         "numad": _text(guest.numad),
         "within": cpuset.format(host.within(guest.partition)),
+        "interrupts": cpuset.format(host.interrupts),
         "others": {
-            "vcpus": _by_guest(others.vcpus),
-            "dedicated": _by_guest(others.dedicated),
-            "shared": _by_guest(others.shared),
+            **{use: _by_guest(getattr(others, use)) for use in USES},
             "previous": _text(others.previous),
         },
         "problems": problems,
@@ -135,12 +140,8 @@ def _memory(memory: Memory) -> dict[str, Json] | None:
     }
 
 
-def _by_guest(by_cpu: Mapping[int, str]) -> dict[str, Json]:
-    """CPU lists by UUID, from UUIDs by CPU."""
-    cpus: dict[str, list[int]] = {}
-    for cpu, uuid in by_cpu.items():
-        cpus.setdefault(uuid, []).append(cpu)
-    return {uuid: cpuset.format(those) for uuid, those in cpus.items()}
+def _by_guest(uses: Mapping[str, frozenset[int]]) -> dict[str, Json]:
+    return {uuid: cpuset.format(cpus) for uuid, cpus in uses.items()}
 
 
 def _text(cpus: frozenset[int] | None) -> str | None:

@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from emupin.base.strictjson import Fields, kind
-from emupin.engine.situation import Others
+from emupin.engine.situation import USES, Others
 from emupin.guest.domain import HIGHEST_INDEX, Domain, Memory
 from emupin.guest.domainxml import read
+from emupin.trail.entries import FORM
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -16,13 +17,23 @@ if TYPE_CHECKING:
 
 HINT = "was the entry changed, or written by another version of emupin?"
 
+NEWER = {"interrupts": ""}
+"""What emupin 0.1 did not look at, as its decisions came about."""
+NEWER_USES = ("floating", "iothreads")
+"""What it did not tell apart of what others have."""
+
 NOWHERE = read(b"<domain><name>nobody</name></domain>", "nothing").layout
 """Facts have no bytes, and so no place of any element."""
 
 
 def facts(entry: Mapping[str, Any]) -> Fields:
-    """The facts of `entry`, which has some. Raises HostError."""
-    return Fields(dict(entry), "entry").inner("facts")
+    """The facts of `entry`, which has some, in the present form. Raises HostError."""
+    form = Fields(dict(entry), "entry").inner("facts")
+    if form.values.get("form") == FORM:
+        return form
+    if "form" in form.values or not form.values.keys().isdisjoint(NEWER):
+        form.refuse("form", f"must be {FORM}", HINT)
+    return Fields({**form.values, **NEWER}, form.source, form.path)
 
 
 def guest(entry: Mapping[str, Any]) -> Domain:
@@ -74,12 +85,14 @@ def others(entry: Mapping[str, Any]) -> Others:
     form = facts(entry)
     form.need("others", HINT)
     held = form.inner("others")
-    return Others(
-        vcpus=_owners(held, "vcpus"),
-        dedicated=_owners(held, "dedicated"),
-        shared=_owners(held, "shared"),
-        previous=_optional_cpus(held, "previous"),
-    )
+    known = [use for use in USES if "form" in form.values or use not in NEWER_USES]
+    uses = {use: _by_guest(held, use) for use in known}
+    return Others(**uses, previous=_optional_cpus(held, "previous"))
+
+
+def interrupts(entry: Mapping[str, Any]) -> Cpus:
+    """The CPUs that handled interrupts of network cards then. Raises HostError."""
+    return _cpus(facts(entry), "interrupts")
 
 
 def problems(entry: Mapping[str, Any]) -> int:
@@ -87,10 +100,10 @@ def problems(entry: Mapping[str, Any]) -> int:
     return _count(facts(entry), "problems")
 
 
-def _owners(held: Fields, use: str) -> dict[int, str]:
+def _by_guest(held: Fields, use: str) -> dict[str, Cpus]:
     held.need(use, HINT)
     form = held.inner(use)
-    return {cpu: owner for owner in form.values for cpu in form.cpus(owner)}
+    return {owner: form.cpus(owner) for owner in form.values}
 
 
 def _pins(form: Fields, key: str) -> dict[int, Cpus]:

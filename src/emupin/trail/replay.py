@@ -85,7 +85,9 @@ def replay(entry: Mapping[str, Any], archive: Archive, decide: Decide = plan) ->
 def _situation(entry: Mapping[str, Any], archive: Archive) -> Situation:
     """Raises EmupinError where something is missing or cannot be right."""
     guest, others = recorded.guest(entry), recorded.others(entry)
-    return Situation(guest, archive.policy(entry.get("policy")).policy, archive.host(entry.get("topology")), others)
+    policy = archive.policy(entry.get("policy")).policy
+    host = archive.host(entry.get("topology")).replace(interrupts=recorded.interrupts(entry))
+    return Situation(guest, policy, host, others)
 
 
 def _on_record(entry: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,0 +1,101 @@
+"""Which CPUs handle the interrupts of network cards: the guide keeps emulator threads off them.
+
+They move about: a daemon may give them other CPUs every few seconds. A machine with hundreds of queues has as many
+files to read, so the hook takes what it found up to a minute ago.
+"""
+
+from __future__ import annotations
+
+import marshal
+import os
+import sys
+import time
+
+from emupin import __version__
+from emupin.base.errors import HostError, PolicyError
+from emupin.base.files import RUN, make_private_folder, read_trusted, replace_file
+from emupin.engine.host import GONE, cpus_in, text_of
+from emupin.engine.hostcache import BOOT
+from emupin.policy.values import KEEP, OFF
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from emupin.engine.host import Host
+    from emupin.policy.values import Policy
+
+    Cpus = frozenset[int]
+    Key = tuple[tuple[str, int, int], str | None]
+
+CARDS = "/sys/class/net"
+AFFINITY = "/proc/irq/%s/effective_affinity_list"
+
+CACHE = f"{RUN}/interrupts"
+SECONDS = 60.0
+"""How long the cache holds."""
+
+FORMAT = (__version__, sys.hexversion, 1)
+
+
+def matter(policy: Policy) -> bool:
+    """Whether any decision by `policy` looks at interrupts."""
+    return any(
+        rule.checks["interrupts"] != OFF and any(placement.word != KEEP for placement in rule.placement)
+        for rule in policy.rules
+    )
+
+
+def read(root: str) -> Cpus:
+    """The CPUs that the kernel files below `root` name. Raises HostError.
+
+    Only the message-signalled interrupts of a device are listed with it, as all cards have that are fast enough to
+    matter. A card that goes away meanwhile has none.
+    """
+    found: Cpus = frozenset()
+    for card in _listed(root + CARDS):
+        for number in _listed(f"{root}{CARDS}/{card}/device/msi_irqs"):
+            found |= cpus_in(root, AFFINITY % number)
+    return found
+
+
+def add(root: str, host: Host) -> Host:
+    """`host` with what is read now. Raises HostError."""
+    return host.replace(interrupts=read(root))
+
+
+def add_cached(root: str, host: Host) -> Host:
+    """`host` with what was read at most a minute ago. Raises HostError."""
+    key, now = (FORMAT, text_of(root, BOOT)), time.clock_gettime(time.CLOCK_BOOTTIME)
+    cached = _from_cache(root, key, now)
+    return host.replace(interrupts=_to_cache(root, key, now, read(root)) if cached is None else cached)
+
+
+def _from_cache(root: str, key: Key, now: float) -> Cpus | None:
+    """None where there is none of this boot and build, or it is too old, torn or not to be trusted."""
+    try:
+        written_for, at, cpus = marshal.loads(read_trusted(root + CACHE))
+    except (OSError, PolicyError, EOFError, ValueError, TypeError):
+        return None
+    return cpus if written_for == key and 0 <= now - at < SECONDS else None
+
+
+def _to_cache(root: str, key: Key, now: float, cpus: Cpus) -> Cpus:
+    try:
+        make_private_folder(root + RUN)
+        replace_file(root + CACHE, marshal.dumps((key, now, cpus)), durable=False)
+    except OSError:
+        pass  # Only time is lost, and whoever else writes there reports it.
+    return cpus
+
+
+def _listed(folder: str) -> Iterable[str]:
+    """Raises HostError."""
+    try:
+        return os.listdir(folder)
+    except NotADirectoryError:
+        return ()
+    except OSError as error:
+        if error.errno in GONE:
+            return ()
+        raise HostError(folder, f"cannot be listed: {error.strerror}", "is this a Linux host's file tree?") from None
