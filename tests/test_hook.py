@@ -306,7 +306,7 @@ def test_a_new_policy_under_a_pretended_python3_minimal(host: Host) -> None:
     host.call("migrate", domain_xml())
     host.set_policy(POLICY.replace("vcpu:0", "cpus:9"))
     done = subprocess.run(
-        [python(), "-I", "-S", "-c", code, "nfv-1", "migrate"],
+        [python(), "-I", "-S", "-c", code, "0", "nfv-1", "migrate"],
         input=domain_xml(), capture_output=True, text=True, check=False, env={"EMUPIN_ROOT": str(host.root)},
     )  # fmt: skip
     assert (done.returncode, done.stdout) == (0, domain_xml(emulatorpin="2")), done.stderr

@@ -192,6 +192,10 @@ def test_a_guest_from_elsewhere_is_told_so(root: Path) -> None:
     done = emupin(root, "explain", "fixtures/xml/nova-1.1-pinned.xml", cwd=PROJECT)
     assert done.returncode == 0
     assert b"give its own host with --host FILE, or skip what needs a host with --host none" in done.stderr
+    given = emupin(
+        root, "explain", "fixtures/xml/nova-1.1-pinned.xml", "--host", "fixtures/host/vm-2.json", cwd=PROJECT
+    )
+    assert b"which fixtures/host/vm-2.json does not have online: give with --host its own host, or skip" in given.stderr
 
 
 # -- what a guest is called -------------------------------------------------------------------------------------------

@@ -247,6 +247,14 @@ def test_check_valid(root: Path, capfd: pytest.CaptureFixture[str]) -> None:
     assert capfd.readouterr() == (f"{path}: ok, 1 rule\n", "")
 
 
+def test_check_takes_the_file_as_an_argument(root: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    path = write_policy(root, "version: 1\nrules: [{name: a, placement: keep}]\n", "new.yaml")
+    assert run("check", str(path)) == run("check", "--policy", str(path)) == run("show", str(path)) == 0
+    assert capfd.readouterr().out.startswith(f"{path}: ok, 1 rule\n" * 2)
+    with pytest.raises(PolicyError, match="give one of the two"):
+        run("check", str(path), "--policy", str(path))
+
+
 def test_check_prints_every_problem(capfd: pytest.CaptureFixture[str]) -> None:
     assert run("check", "--policy", str(POLICIES / "bad" / "several.yaml")) == 1
     out, err = capfd.readouterr()

@@ -21,6 +21,7 @@ from emupin.engine.plan import plan
 from emupin.trail import recorded
 from emupin.trail.archive import Archive, beside
 from emupin.trail.form import DECISION, EVERY, is_decision
+from emupin.trail.recorded import NEWER
 from emupin.trail.replay import DIFFERENT, NO_DECISION, NOT_REPLAYABLE, SAME, replay
 from emupin.trail.sources import find_trails
 
@@ -111,7 +112,7 @@ def test_whatever_else_is_on_record_is_a_difference(fleet: Path, key: str) -> No
 def test_an_entry_of_emupin_0_1_is_decided_again(fleet: Path) -> None:
     """Its facts have no number of their form; what it did not look at was not there."""
     entry, archive = decision(fleet)
-    old = {key: value for key, value in entry["facts"].items() if key not in ("form", "interrupts")}
+    old = {key: value for key, value in entry["facts"].items() if key not in ("form", *NEWER)}
     old["others"] = {use: old["others"][use] for use in ("vcpus", "dedicated", "shared", "previous")}
     assert replay({**entry, "facts": old}, archive).status == SAME
     mixed = replay({**entry, "facts": {**old, "interrupts": ""}}, archive)

@@ -55,7 +55,7 @@ def run(args: argparse.Namespace) -> int:
     else:
         colour = terminal.wants_colour()
         terminal.put(render(told, source, terminal.width(), colour), colour)
-    foreign = absent_cpus(guest, facts.host)
+    foreign = absent_cpus(guest, facts)
     for remark in (*facts.remarks, *([foreign] if foreign else [])):
         streams.say(remark)
     return 0

@@ -49,6 +49,11 @@ def add_host(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_together(parser: argparse.ArgumentParser) -> None:
+    what = "take the files as guests that start on one host, in this order"
+    parser.add_argument("--together", action="store_true", help=what)
+
+
 def add_json(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="print JSON")
 

@@ -28,12 +28,15 @@ def add_parser(subparsers: Subparsers) -> None:
     shower.set_defaults(run=show)
     policytest.add_parser(actions)
     for action in (checker, shower):
-        action.add_argument("--policy", metavar="FILE", help=f"instead of {POLICIES[0]} or policy.json")
+        action.add_argument(
+            "file", nargs="?", metavar="FILE", help=f"the policy (default: {POLICIES[0]} or policy.json)"
+        )
+        action.add_argument("--policy", metavar="FILE", help="the same, as the other commands take it")
 
 
 def check(args: argparse.Namespace) -> int:
     """Print every problem of the policy, or that it has none. Raises PolicyError where it cannot be read."""
-    path, data = _read(args.policy)
+    path, data = _read(args)
     found = problems(data, path)
     for problem in found:
         streams.say(str(problem))
@@ -45,7 +48,7 @@ def check(args: argparse.Namespace) -> int:
 
 def show(args: argparse.Namespace) -> int:
     """Print the effective policy, or what is wrong with it. Raises PolicyError where it cannot be read."""
-    path, data = _read(args.policy)
+    path, data = _read(args)
     found = problems(data, path)
     for problem in found:
         streams.say(str(problem))
@@ -55,12 +58,14 @@ def show(args: argparse.Namespace) -> int:
     return 1 if found else 0
 
 
-def _read(given: str | None) -> tuple[str, bytes]:
-    """The path and the content of the policy file `given`, or else of the one below `$EMUPIN_ROOT`."""
+def _read(args: argparse.Namespace) -> tuple[str, bytes]:
+    """The path and the content of the policy file that is given, or else of the one below `$EMUPIN_ROOT`."""
+    if args.file and args.policy:
+        raise PolicyError(args.file, f"is given, and --policy {args.policy} as well", "give one of the two")
     root = root_from_environment()
-    path = given or policy_path(root)
+    path = args.file or args.policy or policy_path(root)
     if path is None:
-        hint = f"begin with a copy of {POLICIES[0]}.example, or name a file with --policy"
+        hint = f"begin with a copy of {POLICIES[0]}.example, or name a file"
         raise PolicyError(f"{root}{POLICIES[0]}", "there is no policy", hint)
     try:
         with open(path, "rb") as file:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import json
 
 from emupin.base import streams
 from emupin.base.errors import EmupinError
 from emupin.commands import options
-from emupin.fleet import batches
+from emupin.fleet import batches, together
+from emupin.fleet.together import Capacity, Company
 from emupin.fleet.trial import Side, Tally, Trial, summary
 from emupin.live.facts import read_facts
 
@@ -16,8 +18,10 @@ stdout has a line for each guest: file, name, rule, placement, CPUs before -> af
 --against only those that would fare differently: other CPUs, or persist, iothreads or on_failure with another effect.
 A folder stands for every *.xml file below it. Other remarks, and how many guests each rule takes, go to stderr.
 
-Each guest is decided as if it were the only one to start: `dedicated` can give the same CPU to several of them. The
-guests that run on this machine, or did when `--host FILE` was recorded, keep what they hold.
+Each guest is decided as if it were the only one to start: `dedicated` can give the same CPU to several of them. With
+--together they start on one host, in the order of the files: each keeps what it gets, and the end says where the pool
+runs out and how many more guests would fit; with --json in a last line, an object with the key `capacity`. The guests
+that run on this machine, or did when `--host FILE` was recorded, keep what they hold.
 
 status: 0; 1 if no placement of some guest passes its checks, with --against instead if some guest fares differently;
 2 after an error. One bad file does not stop the others.
@@ -35,6 +39,9 @@ def add_parser(actions: argparse._SubParsersAction[argparse.ArgumentParser]) -> 
     )
     parser.add_argument("files", nargs="+", metavar="FILE", help="domain XML files or folders; - is stdin")
     parser.add_argument("--against", metavar="OLD", help="show only what changes between the policy in OLD and this")
+    parser.add_argument(
+        "--together", action="store_true", help="take the files as guests that start in order on one host"
+    )
     parser.add_argument("--jobs", type=options.count, metavar="N", help="processes (default: one for each CPU)")
     options.add_policy(parser)
     options.add_host(parser)
@@ -46,20 +53,23 @@ def run(args: argparse.Namespace) -> int:
     """The exit status. Raises EmupinError where a policy or the host cannot be read."""
     if "-" in args.files and len(args.files) > 1:
         raise EmupinError("emupin policy test", "- (stdin) stands beside other files", "test it in a call of its own")
-    new = _side(args.policy, args.host)
-    old = _side(args.against, args.host) if args.against else None
-    total = _try(Trial(new, old, args.json), args.files, args.jobs or batches.cores())
+    new = _side(args.policy, args.host, args.together)
+    old = _side(args.against, args.host, args.together) if args.against else None
+    total = _try(Trial(new, old, args.json), args.files, 1 if args.together else args.jobs or batches.cores())
     if not total.files and not total.failed:
         streams.say("no *.xml file there")
     _sum_up(total, new, old is not None)
+    if new.company:
+        _tell_capacity(new.company.capacity(), args.json)
     if total.failed:
         return 2
     return int(total.changed > 0 if old else total.troubled > 0)
 
 
-def _side(policy_path: str | None, host: str | None) -> Side:
+def _side(policy_path: str | None, host: str | None, together: bool) -> Side:
     policy = options.read_policy(policy_path)
-    return Side(policy, read_facts(host, policy))
+    facts = read_facts(host, policy)
+    return Side(policy, facts, Company(policy, facts) if together else None)
 
 
 def _try(trial: Trial, files: list[str], jobs: int) -> Tally:
@@ -73,6 +83,13 @@ def _try(trial: Trial, files: list[str], jobs: int) -> Tally:
     found.put()
     total.merge(found)
     return total
+
+
+def _tell_capacity(capacity: Capacity, as_json: bool) -> None:
+    if as_json:
+        streams.put((json.dumps({"capacity": together.to_json(capacity)}) + "\n").encode())
+    for line in together.lines(capacity):
+        streams.say(line)
 
 
 def _sum_up(total: Tally, new: Side, against: bool) -> None:

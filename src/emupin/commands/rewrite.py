@@ -8,17 +8,23 @@ import os
 from emupin.base import streams
 from emupin.base.errors import EmupinError
 from emupin.commands import options
-from emupin.fleet import batches
+from emupin.fleet import batches, together
 from emupin.fleet.batch import Batch
 from emupin.fleet.rewriting import Rewriter, Wishes, load_witness
+from emupin.live.facts import read_facts
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
+    from emupin.fleet.together import Company
+
 EPILOG = """\
 Without a file, or with `-`, the XML comes from stdin. Without an option the result of one document goes to stdout.
 A folder stands for every *.xml file below it; hidden files and links to folders are left out.
+The guests that run on this machine, or did when `--host FILE` was recorded, keep the CPUs that they hold. Each file is
+decided as if its guest were the only one to start; with --together they start on one host, in the order of the files,
+and stderr says how many more guests would fit.
 --in-place replaces a file in one step and keeps its mode, owner and extended attributes. Against a power cut this
 relies on the file system (ext4 orders it so); --sync does not, and takes several times as long.
 
@@ -43,6 +49,9 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     parser.add_argument("--report", metavar="FILE", help="write an HTML page of all decisions, with diffs and pictures")
     parser.add_argument("--validate", action="store_true", help="prove each result with lxml and libvirt's schema")
     parser.add_argument("--sync", action="store_true", help="with --in-place: wait for the disk each time")
+    parser.add_argument(
+        "--together", action="store_true", help="take the files as guests that start in order on one host"
+    )
     parser.add_argument("--jobs", type=options.count, metavar="N", help="processes (default: one for each CPU)")
     options.add_policy(parser)
     options.add_host(parser)
@@ -55,17 +64,33 @@ def run(args: argparse.Namespace) -> int:
     _check_usage(files, args)
     if args.validate:
         load_witness()
+    policy = options.read_policy(args.policy)
+    facts = read_facts(args.host, policy)
     rewriter = Rewriter(
-        options.read_policy(args.policy),
-        options.read_host(args.host),
-        Wishes(args.check, args.in_place, args.diff, args.validate, args.sync, bool(args.report)),
+        policy,
+        facts,
+        Wishes(args.check, args.in_place, args.diff, args.validate, args.sync, bool(args.report), args.together),
     )
+    for remark in facts.remarks:
+        streams.say(remark)
     report = _Report(rewriter, args.report) if args.report else None
     single = not report and (files == ["-"] or not (args.check or args.in_place or args.diff))
-    total = _single(rewriter, files[0]) if single else _many(rewriter, files, args.jobs or batches.cores(), report)
+    jobs = 1 if args.together else args.jobs or batches.cores()
+    total = _single(rewriter, files[0]) if single else _many(rewriter, files, jobs, report)
+    if rewriter.company:
+        _sum_up(rewriter.company, report)
     if report:
         report.write()
     return 2 if total.failed else int(args.check and total.changed > 0)
+
+
+def _sum_up(company: Company, report: _Report | None) -> None:
+    """How full the host is by now."""
+    told = together.lines(company.capacity())
+    for line in told:
+        streams.say(line)
+    if report:
+        report.show_all(company, told)
 
 
 def _check_usage(files: list[str], args: argparse.Namespace) -> None:
@@ -128,10 +153,23 @@ class _Report:
 
         page.check_jinja()
         self.path, self.writer = path, page.write
-        self.page = preview.page(rewriter.policy, rewriter.host, now())
+        self.page = preview.page(rewriter.policy, rewriter.facts.host, now(), rewriter.wishes.together)
+        self.together = rewriter.wishes.together
+        self.waiting: list[dict[str, Any]] = []
+        """Rows of guests that are decided together: their pictures show those that come later, too."""
 
     def add(self, rows: list[dict[str, Any]], problems: list[str]) -> None:
-        self.page.add_all(rows, problems)
+        self.waiting += rows if self.together else []
+        self.page.add_all([] if self.together else rows, problems)
+
+    def show_all(self, company: Company, notes: list[str]) -> None:
+        """All guests have started: each row's picture shows all others."""
+        from emupin.report.row import others_json
+
+        self.page.notes += notes
+        for row in self.waiting:
+            row["others"] = others_json(company.everybody(row["uuid"] or row["where"]))
+        self.page.add_all(self.waiting, [])
 
     def write(self) -> None:
         """Raises EmupinError."""

@@ -191,6 +191,7 @@ def _guest(guest: Domain, host: Host | None) -> dict[str, Any]:
         "interfaces": sorted(guest.interfaces or ()),
         "flavor": guest.flavor,
         "project": guest.project,
+        "extra_specs": dict(guest.extra_specs or {}),
         "partition": guest.partition or DEFAULT,
         "within": None if host is None else cpuset.format(host.within(guest.partition)),
     }

@@ -7,13 +7,13 @@ files to read, so the hook takes what it found up to a minute ago.
 from __future__ import annotations
 
 import marshal
-import os
 import sys
 import time
 
 from emupin import __version__
 from emupin.base.errors import HostError, PolicyError
 from emupin.base.files import RUN, make_private_folder, read_trusted, replace_file
+from emupin.base.system import os
 from emupin.engine.host import GONE, cpus_in, text_of
 from emupin.engine.hostcache import BOOT
 from emupin.policy.values import KEEP, OFF

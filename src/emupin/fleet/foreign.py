@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
-from emupin.base import cpuset
+from emupin.engine.checks import named
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from emupin.engine.host import Host
     from emupin.guest.domain import Domain
+    from emupin.live.facts import Facts
 
 
-def absent_cpus(guest: Domain, facts: Host | None) -> str:
-    """What to say of a guest that is pinned to CPUs this host does not have: it is from elsewhere. Else empty."""
-    if facts is None:
+def absent_cpus(guest: Domain, facts: Facts) -> str:
+    """What to say of a guest that is pinned to CPUs the host does not have: it is from elsewhere. Else empty."""
+    if facts.host is None:
         return ""
-    absent = frozenset().union(guest.cpuset or (), *guest.vcpupins.values()) - facts.online
+    absent = frozenset().union(guest.cpuset or (), *guest.vcpupins.values()) - facts.host.online
     if not absent:
         return ""
-    plural = "s" if len(absent) > 1 else ""
+    own = "with --host its own host" if facts.source else "its own host with --host FILE"
     return (
-        f"the guest is pinned to CPU{plural} {cpuset.format(absent)}, which this host does not have online: "
-        "give its own host with --host FILE, or skip what needs a host with --host none"
+        f"the guest is pinned to {named(absent)}, which {facts.source or 'this host'} does not have online: "
+        f"give {own}, or skip what needs a host with --host none"
     )

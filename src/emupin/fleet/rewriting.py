@@ -9,13 +9,14 @@ from emupin.base.frozen import Frozen
 from emupin.engine.plan import plan
 from emupin.fleet.foreign import absent_cpus
 from emupin.fleet.inplace import update
+from emupin.fleet.together import Company
 from emupin.guest import domainxml, splice
 from emupin.guest.document import read_file
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from emupin.engine.host import Host
     from emupin.fleet.batch import Batch
+    from emupin.live.facts import Facts
     from emupin.policy.values import Policy
 
 
@@ -28,6 +29,7 @@ class Wishes(Frozen):
     validate: bool = False
     sync: bool = False
     report: bool = False
+    together: bool = False
 
 
 def load_witness() -> None:
@@ -40,10 +42,11 @@ def load_witness() -> None:
 
 
 class Rewriter:
-    """The engine with its policy and host; without a host what needs one is not checked."""
+    """The engine with its policy, a host and the guests there; without a host what needs one is not checked."""
 
-    def __init__(self, policy: Policy, host: Host | None, wishes: Wishes) -> None:
-        self.policy, self.host, self.wishes = policy, host, wishes
+    def __init__(self, policy: Policy, facts: Facts, wishes: Wishes) -> None:
+        self.policy, self.facts, self.wishes = policy, facts, wishes
+        self.company = Company(policy, facts) if wishes.together else None
         self.sections = policy.sections()
         """What the policy looks into."""
 
@@ -72,13 +75,17 @@ class Rewriter:
     def rewrite(self, data: bytes, source: str, batch: Batch) -> bytes:
         """`data` as the policy wants it. Raises EmupinError where that cannot be had, or is not proved."""
         guest = domainxml.read(data, source, self.sections)
-        decision = plan(guest, self.policy, self.host)
-        foreign = absent_cpus(guest, self.host) if decision.rule else ""
+        others = self.company.others(guest, source) if self.company else self.facts.others(guest)
+        decided = self.company.decide(guest, source) if self.company else None
+        decision = decided or plan(guest, self.policy, self.facts.host, others)
+        foreign = absent_cpus(guest, self.facts) if decision.rule else ""
         if self.wishes.report:
-            from emupin.report.preview import preview, situation_of
+            from emupin.report.preview import preview
+            from emupin.trail.replay import Situation
 
             warnings = (*decision.warnings, foreign) if foreign else decision.warnings
-            batch.rows.append(preview(data, source, situation_of(guest, self.policy, self.host), decision, warnings))
+            situation = Situation(guest, self.policy, self.facts.host, others)
+            batch.rows.append(preview(data, source, situation, decision, warnings))
         if decision.rule is None:
             return data
         if decision.failed:

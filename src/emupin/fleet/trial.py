@@ -19,6 +19,7 @@ from emupin.live import lookup
 
 if TYPE_CHECKING:
     from emupin.engine.plan import Plan
+    from emupin.fleet.together import Company
     from emupin.guest.domain import Domain
     from emupin.live.facts import Facts
     from emupin.policy.values import Policy
@@ -70,7 +71,12 @@ class Side:
     policy: Policy
     facts: Facts
 
-    def decide(self, guest: Domain) -> Plan:
+    company: Company | None = None
+    """Where the guests start together."""
+
+    def decide(self, guest: Domain, path: str) -> Plan:
+        if self.company:
+            return self.company.decide(guest, path)
         return plan(guest, self.policy, self.facts.host, self.facts.others(guest))
 
 
@@ -91,12 +97,12 @@ class Trial:
     def document(self, path: str, tally: Tally) -> bytes:
         """What to print for the guest in the file `path`. Raises DomainError, OSError."""
         guest = lookup.read_guest(read_file(path), path, self.sections)
-        new = self.new.decide(guest)
-        old = self.old.decide(guest) if self.old else None
+        new = self.new.decide(guest, path)
+        old = self.old.decide(guest, path) if self.old else None
         changes = is_changed(guest, new) if old is None else differ(guest, old, new)
         tally.changed += changes
         tally.of_rule(new.rule, 1, changes, new.failed)
-        if new.rule is not None and (foreign := absent_cpus(guest, self.new.facts.host)):
+        if new.rule is not None and (foreign := absent_cpus(guest, self.new.facts)):
             tally.foreign += 1
             tally.first_foreign = tally.first_foreign or f"{path}: {foreign}"
         if old is not None and not changes:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import difflib
+
 from emupin.base.nearmiss import near_miss
 from emupin.grammar.nodes import show
 from emupin.grammar.schema import Value
@@ -13,6 +15,12 @@ INTERFACES = (
 )  # fmt: skip
 """The interface types of libvirt's schema."""
 
+EXTRA_SPECS = (
+    "hw:cpu_policy", "hw:cpu_thread_policy", "hw:cpu_dedicated_mask", "hw:cpu_realtime", "hw:cpu_realtime_mask",
+    "hw:emulator_threads_policy", "hw:mem_page_size", "hw:numa_nodes", "hw:pci_numa_affinity_policy",
+)  # fmt: skip
+"""Nova's extra specs that a rule on CPUs may look at. Any other name is taken as well: operators have their own."""
+
 FLAGS = ("pinned", "realtime")
 WILDCARDS = frozenset("*?[")
 HEXADECIMAL = frozenset("0123456789abcdef")
@@ -22,8 +30,27 @@ def read_match(value: Value) -> Match:
     """What a guest must be; the same as no `match` at all where `value` is an empty mapping."""
     match = Match()
     for key, field in value.mapping("rules[].match").items():
-        match = match.replace(**{key: field.boolean() if key in FLAGS else _patterns(key, field)})
+        if key in FLAGS:
+            match = match.replace(**{key: field.boolean()})
+        elif key == "extra_specs":
+            match = match.replace(extra_specs=_extra_specs(field))
+        else:
+            match = match.replace(**{key: _patterns(key, field)})
     return match
+
+
+def _extra_specs(field: Value) -> dict[str, tuple[str, ...]]:
+    specs: dict[str, tuple[str, ...]] = {}
+    entries = field.entries()
+    for name, value in (entries or {}).items():
+        meant = [known for known in EXTRA_SPECS if known.endswith(f":{name}")]
+        meant = meant or difflib.get_close_matches(name, EXTRA_SPECS, 1, 0.9)
+        if name not in EXTRA_SPECS and meant:
+            value.complain("is not the name of an extra spec of Nova", f"did you mean {meant[0]!r}?")
+        specs[name] = _patterns(name, value)
+    if entries == {}:
+        field.complain("is an empty mapping", "name at least one, or remove the key")
+    return specs
 
 
 def takes_every_guest(match: Match) -> bool:

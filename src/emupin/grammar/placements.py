@@ -90,19 +90,18 @@ def _unknown_hint(text: str, word: str) -> str:
     forms = f"allowed: {', '.join(FORMS)}"
     if not text.strip("0123456789-^ "):
         return f'a list of CPUs is one quoted text, "cpus:0,2": inside [ ] its commas separate placements; {forms}'
-    if "," in text:
+    meant = _with_colon(text)
+    if "," in text and not meant:
         return f"several placements are a list, as in [auto, pool]; {forms}"
-    return f"{_meant(text, word)} {forms}".lstrip()
+    return f"{meant or did_you_mean(word, WORDS)} {forms}".lstrip()
 
 
-def _meant(text: str, word: str) -> str:
-    """What a placement with a mistake in its word was to be, argument and all."""
+def _with_colon(text: str) -> str:
+    """What a placement was to be whose word, or whose colon, is missing; empty where that is not the mistake."""
     bare = text.rstrip("0123456789-^, ")
     if ":" not in text and bare != text and bare in (VCPU, DEDICATED, CPUS):
         return f"did you mean '{bare}:{text[len(bare) :]}'?"
-    if text in (NON_REALTIME, "non_realtime", "nonrealtime"):
-        return f"did you mean '{VCPU}:{NON_REALTIME}'?"
-    return did_you_mean(word, WORDS)
+    return f"did you mean '{VCPU}:{NON_REALTIME}'?" if did_you_mean(text, (NON_REALTIME,)) else ""
 
 
 def _check_needs(placement: Placement, item: Value, host: HostPart, guest: str | None) -> None:

@@ -44,7 +44,7 @@ def to_tree(policy: Policy) -> dict[str, Any]:
 
 
 def _rule(rule: Rule) -> dict[str, Any]:
-    match = {key: list(value) if isinstance(value, tuple) else value for key, value in vars(rule.match).items()}
+    match = {key: _lists(value) for key, value in vars(rule.match).items()}
     return _said(
         {
             "name": rule.name,
@@ -59,6 +59,12 @@ def _rule(rule: Rule) -> dict[str, Any]:
     )
 
 
+def _lists(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _lists(each) for key, each in value.items()}
+    return list(value) if isinstance(value, tuple) else value
+
+
 def _said(parts: dict[str, Any]) -> dict[str, Any]:
     """Without what the policy says nothing about."""
     return {key: value for key, value in parts.items() if value is not None}
@@ -67,13 +73,18 @@ def _said(parts: dict[str, Any]) -> dict[str, Any]:
 def _mapping(parts: dict[str, Any], indent: str) -> Iterator[str]:
     for key, value in parts.items():
         if isinstance(value, dict) and value:
-            yield f"{indent}{key}:"
+            yield f"{indent}{_key(key)}:"
             yield from _mapping(value, indent + "  ")
         elif isinstance(value, list) and value:
-            yield f"{indent}{key}:"
+            yield f"{indent}{_key(key)}:"
             yield from _list(value, indent + "  ")
         else:
-            yield f"{indent}{key}: {_scalar(value)}"
+            yield f"{indent}{_key(key)}: {_scalar(value)}"
+
+
+def _key(key: str) -> str:
+    """Ours are plain words; an extra spec may be called anything."""
+    return key if key.isidentifier() and key.isascii() else json.dumps(key, ensure_ascii=False)
 
 
 def _list(items: list[Any], indent: str) -> Iterator[str]:

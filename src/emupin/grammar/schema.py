@@ -18,7 +18,7 @@ KEYS: dict[str, tuple[str, ...]] = {
     "host": ("networking", "reserved", "pool"),
     "defaults": ("on_failure", "persist", "iothreads"),
     "rules[]": ("name", "match", "guest", "placement", "checks", "on_failure", "persist", "iothreads"),
-    "rules[].match": ("name", "uuid", "flavor", "project", "interface", "pinned", "realtime"),
+    "rules[].match": ("name", "uuid", "flavor", "project", "interface", "pinned", "realtime", "extra_specs"),
     "rules[].checks": tuple(CHECKS),
 }
 """The keys of every mapping of the grammar."""
@@ -68,6 +68,18 @@ class Value(Frozen):
                 f"the key {missing!r} is missing", f"every {form or 'policy'} needs it".replace("rules[]", "rule")
             )
         return known
+
+    def entries(self) -> dict[str, Value] | None:
+        """The values by key of a mapping with keys of the user's own; None where it is no mapping."""
+        if not isinstance(self.node, Mapping):
+            self.complain(
+                f"must be a mapping, {self._is()}", 'write names and values, as in {"hw:cpu_policy": dedicated}'
+            )
+            return None
+        return {
+            key.text: Value(node, f"{self.path}.{show(key.text) or '(empty)'}", self.complaints)
+            for key, node in self.node.entries
+        }
 
     def items(self) -> list[Value]:
         """The items of a list."""

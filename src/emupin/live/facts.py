@@ -35,6 +35,8 @@ class Facts(Frozen):
     """The claims of a machine's running guests; None where there are none, or the host is a recorded one."""
     remarks: tuple[str, ...] = ()
     """What could not be found out."""
+    source: str = ""
+    """The recorded host's file; empty for this machine."""
 
     def others(self, guest: Domain) -> Others:
         """What guests other than `guest` have."""
@@ -74,11 +76,11 @@ def read_facts(choice: str | None, policy: Policy) -> Facts:
     if choice is None:
         return of_machine(root_from_environment(), policy)
     if os.path.isdir(choice):
-        return of_machine(choice.rstrip("/"), policy)
+        return of_machine(choice.rstrip("/"), policy).replace(source=choice)
     from emupin.engine import snapshot
 
     recorded = snapshot.read(choice)
-    return Facts(recorded.host, recorded.held)
+    return Facts(recorded.host, recorded.held, source=choice)
 
 
 def of_machine(root: str, policy: Policy) -> Facts:

@@ -35,6 +35,11 @@ def mismatch(guest: Domain, match: Match, cores: Cores) -> str | None:
         if patterns is not None and not _any_fits(values, patterns):
             found = ", ".join(repr(value) for value in sorted(filter(None, values))) or "none"
             return f"{key} is {found}, not {' or '.join(patterns)}"
+    for key, wanted in (match.extra_specs or {}).items():
+        value = (guest.extra_specs or {}).get(key)
+        if not _any_fits((value,), wanted):
+            found = "not there" if value is None else repr(value)
+            return f"extra spec {key} is {found}, not {' or '.join(wanted)}"
     if match.pinned is not None and match.pinned != is_pinned(guest, cores):
         return "pinned is " + ("false" if match.pinned else "true")
     if match.realtime is not None and match.realtime != bool(guest.realtime):

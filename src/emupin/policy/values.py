@@ -34,6 +34,8 @@ class Match(Frozen):
     interface: tuple[str, ...] | None = None
     pinned: bool | None = None
     realtime: bool | None = None
+    extra_specs: Mapping[str, tuple[str, ...]] | None = None
+    """Patterns by the name of a Nova flavor's extra spec."""
 
 
 class Placement(Frozen):
@@ -88,9 +90,13 @@ class Policy(Frozen):
         for rule in self.rules:
             if rule.match.interface is not None:
                 wanted.add("devices")
-            if rule.match.flavor is not None or rule.match.project is not None:
+            if (rule.match.flavor, rule.match.project, rule.match.extra_specs) != (None, None, None):
                 wanted.add("metadata")
         return frozenset(wanted)
+
+    def extra_specs(self) -> frozenset[str]:
+        """The names of the extra specs that some rule looks at."""
+        return frozenset().union(*(rule.match.extra_specs or () for rule in self.rules))
 
     def to_plain(self) -> tuple[Any, ...]:
         """Tuples, strings, numbers and None only, which `marshal` keeps as they are."""

@@ -67,6 +67,8 @@ class Page:
     sources: list[Source] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
     """What could not be read."""
+    notes: list[str] = field(default_factory=list)
+    """What is to be said of all of it."""
     islands: Islands = field(default_factory=Islands)
     policies: dict[str, dict[str, Any]] = field(default_factory=dict)
     topologies: dict[str, Any] = field(default_factory=dict)

@@ -9,7 +9,6 @@ from emupin.base import cpuset
 from emupin.base.digest import hex_digest
 from emupin.engine.explanation import text_of
 from emupin.engine.host import canonical
-from emupin.engine.situation import Others
 from emupin.grammar.policytext import render
 from emupin.guest import splice
 from emupin.report.page import Page, Source
@@ -43,11 +42,6 @@ def preview(data: bytes, source: str, situation: Situation, decided: Plan, warni
     return row(entry, source, source, Replayed(NO_DECISION, situation=situation))
 
 
-def situation_of(guest: Domain, policy: Policy, host: Host | None) -> Situation:
-    """What a guest is decided from that no other guest is beside."""
-    return Situation(guest, policy, host, Others())
-
-
 def _decision(guest: Domain, decided: Plan) -> dict[str, Any]:
     before = guest.emulatorpin
     return {
@@ -72,9 +66,10 @@ def digest_of(host: Host | None) -> str | None:
     return None if host is None else hex_digest(canonical(host))
 
 
-def page(policy: Policy, host: Host | None, made: str) -> Page:
-    """A page without any file yet."""
-    subject = "What the policy does to these guests. Nothing was changed on any host."
+def page(policy: Policy, host: Host | None, made: str, together: bool = False) -> Page:
+    """A page without any file yet; whether the guests are decided `together`, as they start on one host in order."""
+    order = "as they start one after the other on one host" if together else "each as if it started alone"
+    subject = f"What the policy does to these guests, {order}. Nothing was changed on any host."
     empty = Page("emupin: preview of a policy", subject, "file", made, [Source("files")])
     empty.keep_policy(policy, render(policy))
     if host is not None:

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from emupin.engine.explanation import Explanation
+    from emupin.engine.situation import Others
     from emupin.trail.replay import Replayed, Situation
 
 MOST_LINES = 200
@@ -41,7 +42,7 @@ def row(entry: Mapping[str, Any], host: str, where: str, replayed: Replayed) -> 
         "sha_after": text(entry.get("sha256_after")),
         "online": text(facts.get("online")),
         "vcpus": _vcpus(replayed.situation),
-        "others": _others(replayed.situation),
+        "others": others_json(replayed.situation.others) if replayed.situation else {},
         "previous": text(entry.get("previous")),
         "placements": _placements(_explanation(replayed.situation)),
         "differences": [[each.field, _side(each.recorded), _side(each.now)] for each in replayed.differences],
@@ -70,13 +71,11 @@ def _vcpus(situation: Situation | None) -> list[list[Any]]:
     return [[vcpu, text_of(pin)] for vcpu, pin in pins(situation.guest)] if situation else []
 
 
-def _others(situation: Situation | None) -> dict[str, dict[str, str]]:
+def others_json(others: Others) -> dict[str, dict[str, str]]:
     """CPU lists by UUID, by what for."""
-    if situation is None:
-        return {}
     found: dict[str, dict[str, str]] = {}
     for use in USES:
-        by_guest: Mapping[str, frozenset[int]] = getattr(situation.others, use)
+        by_guest: Mapping[str, frozenset[int]] = getattr(others, use)
         if by_guest:
             found[use] = {printable(owner): cpuset.format(cpus) for owner, cpus in by_guest.items()}
     return found

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from emupin.guest.splice import Edit
     from emupin.node.decision import Decision
     from emupin.node.enforce import Left
+    from emupin.policy.values import Policy
 
 
 FORM = 2
@@ -68,10 +69,22 @@ def entry(
         "sha256_after": digest_after,
         "policy": decision.policy.digest,
         "topology": decision.topology,
-        "facts": facts(guest, decision.host, decision.others, len(decision.warnings) - len(plan.warnings)),
+        "facts": facts(
+            _asked(guest, decision.policy),
+            decision.host,
+            decision.others,
+            len(decision.warnings) - len(plan.warnings),
+        ),
         **({"left": [printable(str(each)) for each in left]} if left else {}),
         "emupin": __version__,
     }
+
+
+def _asked(guest: Domain, policy: Policy) -> Domain:
+    """`guest` with those of its extra specs that a rule looks at: there may be many, and they are nobody's business."""
+    asked = policy.extra_specs()
+    specs = {name: value for name, value in (guest.extra_specs or {}).items() if name in asked}
+    return guest.replace(extra_specs=specs or None)
 
 
 def failure(operation: str, outcome: str, name: str, decision: Decision | None, reason: str) -> dict[str, Json]:
@@ -111,6 +124,7 @@ def facts(guest: Domain, host: Host, others: Others, problems: int = 0) -> dict[
         "interfaces": None if guest.interfaces is None else sorted(guest.interfaces),
         "flavor": guest.flavor,
         "project": guest.project,
+        "extra_specs": guest.extra_specs,
         "online": cpuset.format(host.online),
         "partition": guest.partition,
         "memory": _memory(guest.memory),

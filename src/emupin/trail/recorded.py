@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 HINT = "was the entry changed, or written by another version of emupin?"
 
-NEWER = {"interrupts": ""}
+NEWER = {"interrupts": "", "extra_specs": None}
 """What emupin 0.1 did not look at, as its decisions came about."""
 NEWER_USES = ("floating", "iothreads")
 """What it did not tell apart of what others have."""
@@ -56,6 +56,7 @@ def guest(entry: Mapping[str, Any]) -> Domain:
         interfaces=_interfaces(form),
         flavor=_text(form, "flavor"),
         project=_text(form, "project"),
+        extra_specs=_texts(form, "extra_specs"),
         layout=NOWHERE,
         partition=_text(form, "partition") if "partition" in form.values else None,
         numad=_optional_cpus(form, "numad") if "numad" in form.values else None,
@@ -126,6 +127,13 @@ def _optional_cpus(form: Fields, key: str) -> Cpus | None:
 
 def _text(form: Fields, key: str) -> str | None:
     return None if form.need(key, HINT) is None else form.text(key)
+
+
+def _texts(form: Fields, key: str) -> dict[str, str] | None:
+    if form.need(key, HINT) is None:
+        return None
+    inner = form.inner(key)
+    return {name: inner.text(name) for name in inner.values}
 
 
 def _count(form: Fields, key: str) -> int:
