@@ -44,7 +44,8 @@ def render(trace: Trace, before: Trace | None, width: int, colour: bool) -> str:
 
 def _title(trace: Trace, colour: bool) -> Iterator[str]:
     name = paint(printable(trace.guest), BOLD, colour)
-    yield f"{name}  {trace.uuid}  {trace.seconds:.1f} s, emulator threads may run on {trace.emulator or 'no CPU'}"
+    yield f"{name}  {trace.uuid}"
+    yield f"  traced for {trace.seconds:.1f} s; emulator threads may run on {trace.emulator or 'no CPU'}"
     if trace.lost:
         yield paint(f"  {trace.lost:,} events were lost: all figures are too low", RED, colour)
     for remark in trace.remarks:
@@ -101,7 +102,7 @@ def _waits(trace: Trace, width: int, colour: bool) -> Iterator[str]:
                 vcpu.allowed,
                 *_wait(trace, vcpu.gaps),
                 *_wait(trace, vcpu.delays),
-                "-" if vcpu.wait is None else f"{vcpu.wait:.1%}",
+                "-" if vcpu.wait is None else f"{vcpu.wait * 100:.1f}",
             ),
         )
         for vcpu in trace.vcpus
@@ -126,7 +127,7 @@ def _histogram(trace: Trace, width: int, colour: bool) -> Iterator[str]:
     everybody = add_up(thefts).lengths
     labels = [*(f"< {duration(limit / 1e9)}" for limit in LIMITS), "longer"]
     used = [index for index, count in enumerate(everybody) if count]
-    room = max(min(BAR, (width or 80) - 30), 10)
+    room = max(min(BAR, (width or 80) - 45), 10)
     yield ""
     yield paint(f"thefts from vCPUs from 1 up, by length: {OURS} emulator threads, {OTHERS} others", FAINT, colour)
     for index in range(used[0], used[-1] + 1):
