@@ -12,6 +12,8 @@ from emupin.commands import options
 from emupin.commands.audit_replay import add_sources
 from emupin.report.page import Page, Source, check_jinja, write
 from emupin.report.row import row
+from emupin.report.traces import pictures
+from emupin.trace import saved
 from emupin.trail import entries
 from emupin.trail.replay import replay
 from emupin.trail.sources import find_trails
@@ -41,6 +43,13 @@ def add_parser(actions: Subparsers) -> None:
         allow_abbrev=False,
     )
     add_sources(parser)
+    parser.add_argument(
+        "--trace",
+        action="append",
+        default=[],
+        metavar="FILE",
+        help="show a saved `emupin trace`, too (repeatable: before, after)",
+    )
     parser.add_argument("-o", "--output", default="report.html", metavar="FILE", help="default: %(default)s")
     parser.set_defaults(run=run)
 
@@ -48,7 +57,9 @@ def add_parser(actions: Subparsers) -> None:
 def run(args: argparse.Namespace) -> int:
     """The exit status. Raises EmupinError."""
     check_jinja()
+    traces = [saved.read(path) for path in args.trace]
     page = make(find_trails(args.files, root_from_environment()), args.state)
+    page.traces = pictures(traces)
     write(page, args.output)
     count, hosts = len(page.islands), len(page.sources)
     streams.say(f"{args.output}: {count:,} entries of {hosts:,} host{'' if hosts == 1 else 's'}")

@@ -14,6 +14,7 @@ from emupin.base import cpuset
 from emupin.base.errors import EmupinError
 from emupin.base.text import printable
 from emupin.engine.host import to_json
+from emupin.report import traces
 from emupin.report.island import Islands
 
 if TYPE_CHECKING:
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
     from emupin.engine.host import Host
     from emupin.policy.values import Policy
+    from emupin.report.traces import Picture
 
 SCRIPTS = ("base.js", "list.js", "detail.js", "picture.js", "page.js")
 
@@ -72,6 +74,8 @@ class Page:
     islands: Islands = field(default_factory=Islands)
     policies: dict[str, dict[str, Any]] = field(default_factory=dict)
     topologies: dict[str, Any] = field(default_factory=dict)
+    traces: tuple[Picture, ...] = ()
+    """Before and after, say: who took vCPUs' CPUs."""
 
     def add(self, source: Source, row: dict[str, Any]) -> None:
         """Show one decision of `source`."""
@@ -152,6 +156,11 @@ def _pieces(page: Page) -> Iterator[str]:
         script_hash=_hash(script),
         index=Markup(page.islands.index(facts)),
         pieces=map(Markup, page.islands.pieces),
+        width=traces.WIDTH,
+        label=traces.LABEL,
+        room=traces.ROOM,
+        row=traces.ROW,
+        high=traces.HIGH,
     )
 
 

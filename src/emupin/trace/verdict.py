@@ -69,6 +69,7 @@ def cure(trace: Trace, vcpu: Vcpu) -> str:
 
 def _of_others(trace: Trace) -> Iterator[str]:
     vcpus = [vcpu for vcpu in trace.vcpus if vcpu.number]
+    also = "also " if any(emulator(vcpu).count for vcpu in vcpus) else ""
     by_cause: dict[str, list[Theft]] = {}
     for vcpu in vcpus:
         for each in vcpu.thefts:
@@ -77,7 +78,7 @@ def _of_others(trace: Trace) -> Iterator[str]:
     for cause, thefts in sorted(by_cause.items(), key=lambda item: -add_up(item[1]).stolen):
         found = add_up(thefts)
         if trace.rate(found.count) >= OFTEN:
-            yield f"vCPUs from 1 up also lost their CPUs {_how(trace, found)}, to {cause}."
+            yield f"vCPUs from 1 up {also}lost their CPUs {_how(trace, found)}, to {cause}."
 
 
 def _cause(theft: Theft) -> str:
