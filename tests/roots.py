@@ -61,7 +61,7 @@ def run(folder: Path, given: Path, script: str, *, check: bool = True) -> str:
     done = subprocess.run(
         [*UNSHARE, "sh", "-c", PRELUDE, "sh", folder, given, DAEMON + script],
         env={"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL": "C.UTF-8", "LIBVIRT_VERSION": "9.0.0", "HOME": "/tmp"},
-        stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=300, check=False,
+        stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=1500, check=False,
     )  # fmt: skip
     assert not check or done.returncode == 0, done.stdout + done.stderr
     return done.stdout

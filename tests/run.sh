@@ -70,10 +70,13 @@ make_environment() {
     wanted=$(.venv/bin/python - <<'TEXT'
 import configparser
 import importlib.metadata
+import os
 
+in_ci = os.environ.get("CI", "false") not in ("", "false")
 config = configparser.ConfigParser()
 config.read("setup.cfg")
-for name in config["options.extras_require"]["test"].split():
+extras = config["options.extras_require"]
+for name in extras["test"].split() + (extras["deploy"].split() if in_ci else []):
     try:
         importlib.metadata.version(name)
     except importlib.metadata.PackageNotFoundError:
