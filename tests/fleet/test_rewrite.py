@@ -14,6 +14,8 @@ from pathlib import Path
 import pytest
 from command import AFTER, BEFORE, emupin, environment, guest, make_root
 
+from emupin.fleet.batch import Batch
+
 CHANGED = guest().replace(BEFORE, AFTER)
 
 
@@ -334,3 +336,49 @@ def test_progress_and_escapes_on_a_terminal(root: Path, folder: Path) -> None:
     assert done.returncode == 0
     assert "\\x9b31m" in shown
     assert "2 files, 2 would change" in shown
+
+
+def test_a_bug_costs_one_document() -> None:
+    batch = Batch()
+
+    def broken(path: str, _batch: Batch) -> bytes:
+        if path == "bad.xml":
+            raise ZeroDivisionError("never foreseen")
+        return b"good\n"
+
+    for path in ("bad.xml", "good.xml"):
+        batch.add(path, broken)
+    assert (batch.files, batch.failed, batch.output) == (2, 1, b"good\n")
+    (remark,) = batch.remarks
+    assert remark.startswith("bad.xml: ZeroDivisionError: never foreseen (a bug of emupin's: please report it)")
+    assert "test_rewrite.py" in remark, "with its traceback"
+
+
+@pytest.mark.parametrize("jobs", ["1", "2"])
+def test_guests_of_unraid_can_be_validated(root: Path, folder: Path, jobs: str) -> None:
+    odd = guest().replace(b"<vcpu", b"<metadata><vmtemplate xmlns='unraid' name='x'/></metadata><vcpu", 1)
+    for number in range(3):
+        (folder / f"unraid-{number}.xml").write_bytes(odd)
+    done = emupin(root, "rewrite", "--check", "--validate", "--jobs", jobs, folder)
+    assert done.returncode == 1, done.stderr
+    assert b"Traceback" not in done.stderr
+
+
+def test_libvirts_own_definitions_are_said_to_have_no_effect_yet(root: Path) -> None:
+    folder = root / "etc/libvirt/qemu"
+    folder.mkdir(parents=True)
+    (folder / "instance-1.xml").write_bytes(guest())
+    done = emupin(root, "rewrite", "--in-place", folder)
+    assert done.returncode == 0
+    assert b"1 file of libvirt's own definitions changed" in done.stderr
+    assert b"`emupin apply --all --yes`" in done.stderr
+    assert emupin(root, "rewrite", "--in-place", folder).stderr == b"", "nothing changes the second time"
+
+
+@pytest.mark.parametrize("kind", ["lxc", "xen", "bhyve"])
+def test_guests_of_other_drivers_are_left_as_they_are(root: Path, folder: Path, kind: str) -> None:
+    path = folder / "other.xml"
+    path.write_bytes(guest().replace(b"type='kvm'", f"type='{kind}'".encode()))
+    done = emupin(root, "rewrite", path)
+    assert (done.returncode, done.stdout) == (0, path.read_bytes())
+    assert f"type '{kind}' is none of the QEMU driver's".encode() in done.stderr

@@ -40,6 +40,18 @@ def schema(tmp_path: Path) -> str:
     return str(path)
 
 
+def test_accepts_names_that_libvirt_takes_and_canonical_xml_does_not() -> None:
+    """Relative namespaces (every guest of Unraid), prefixes that stand for nothing, namespaces with blanks."""
+    inside = (
+        b"<metadata><vmtemplate xmlns='unraid' name='x'/><a:b xmlns:a='http://x/ y'><c:d c:e='1'/></a:b></metadata>"
+    )
+    before = guest().replace(b"<vcpu", inside + b"<vcpu", 1)
+    assert inside in before
+    prove(before, changed(before), PIN, "guest", NO_SCHEMA)
+    with pytest.raises(EmupinError, match="differs from the original in more than"):
+        prove(before, changed(before).replace(b"c:e='1'", b"c:e='2'"), PIN, "guest", NO_SCHEMA)
+
+
 @pytest.mark.parametrize(
     ("before", "after"),
     [

@@ -266,6 +266,8 @@ def test_a_mount_of_a_part_of_the_hierarchy_on_a_faked_kernel(tmp_path: Path) ->
 def test_a_stale_process_number_is_an_error(tmp_path: Path) -> None:
     guest = guest_of(tmp_path, "v1")
     check_process(str(tmp_path), guest.pid, UUID)
+    with pytest.raises(HostError, match=r"/proc/1: is no longer there: the guest has ended"):
+        check_process(str(tmp_path), 1, UUID)  # It died while libvirtd was down.
     guest.host.write(f"proc/{guest.pid}/cmdline", "/usr/bin/sleep\0infinity\0")
     with pytest.raises(HostError, match="is not the guest"):
         check_process(str(tmp_path), guest.pid, UUID)

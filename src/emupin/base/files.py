@@ -16,6 +16,8 @@ RUN: Final = "/run/emupin"
 STATE: Final = "/var/lib/emupin"
 AUDIT: Final = "/var/log/emupin/audit.jsonl"
 LIBVIRT_RUN: Final = "/run/libvirt/qemu"
+DEFINITIONS: Final = "/etc/libvirt/qemu"
+"""libvirt's persistent definitions."""
 
 LOCK_SECONDS = 4.0
 """How long to wait for another process; then the policy's `on_failure` decides."""

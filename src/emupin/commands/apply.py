@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from emupin.base import kept, streams
 from emupin.base.errors import EmupinError, PolicyError
-from emupin.base.files import POLICIES, read_bytes, root_from_environment
+from emupin.base.files import DEFINITIONS, POLICIES, read_bytes, root_from_environment
 from emupin.commands import options
 from emupin.live import applying, lookup, observe
 from emupin.live.alignment import Context
@@ -112,11 +112,11 @@ def _keep_policy(root: str, policy: Policy, path: str) -> None:
 
 def _defined(root: str) -> list[str]:
     try:
-        names = os.listdir(root + observe.DEFINITIONS)
+        names = os.listdir(root + DEFINITIONS)
     except FileNotFoundError:
         return []
     except OSError as error:
-        raise EmupinError(root + observe.DEFINITIONS, f"cannot be listed: {error.strerror}", "run it as root") from None
+        raise EmupinError(root + DEFINITIONS, f"cannot be listed: {error.strerror}", "run it as root") from None
     return sorted(name[:-4] for name in names if name.endswith(".xml"))
 
 

@@ -32,6 +32,12 @@ status: 0; with --check 1 if something would change; 2 after an error. One bad f
 """
 
 
+UNSEEN = (
+    "{} of libvirt's own definitions changed: libvirt keeps them in memory, sees this only when its daemon restarts, "
+    "and may overwrite it before then; `emupin apply --all --yes` changes definitions through libvirt"
+)
+
+
 def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     parser = subparsers.add_parser(
         "rewrite",
@@ -135,6 +141,8 @@ def _many(rewriter: Rewriter, arguments: list[str], jobs: int, report: _Report |
     if not total.files and not found.failed:
         streams.say("no *.xml file there")
     progress.end(_counts(total, changes))
+    if total.unseen:
+        streams.say(UNSEEN.format(f"{total.unseen} file{'' if total.unseen == 1 else 's'}"))
     return total
 
 

@@ -12,6 +12,7 @@ from emupin.engine.checks import CHECKS, named
 from emupin.engine.placements import choose, expand
 from emupin.engine.situation import Others, Situation, all_of, floating_vcpus, holders, pinned_vcpus, pins
 from emupin.engine.startable import risk
+from emupin.guest.domain import OTHER_DRIVERS
 from emupin.policy.match import find_rule
 from emupin.policy.values import DEDICATED, ERROR, FOLLOW, KEEP, OFF, WARN
 
@@ -72,6 +73,9 @@ class Plan(Frozen):
 
 def plan(guest: Domain, policy: Policy, host: Host | None, others: Others = NOBODY) -> Plan:
     """Decide for `guest`. Without a `host`, what needs one is not checked."""
+    if guest.kind in OTHER_DRIVERS:
+        reason = f"type {guest.kind!r} is none of the QEMU driver's: the hook is not called for it"
+        return Plan(None, reason, on_failure=policy.on_failure)
     warnings = _arrivals(guest, host, others)
     rule = find_rule(guest, policy, host.cores if host else ())
     if rule is None:

@@ -26,6 +26,8 @@ class Batch:
 
     def __init__(self) -> None:
         self.files = self.changed = self.failed = 0
+        self.unseen = 0
+        """Files that were changed and that libvirt will not look at before it starts anew."""
         self.output = b""
         self.remarks: list[str] = []
         self.rows: list[dict[str, Any]] = []
@@ -44,6 +46,8 @@ class Batch:
             problem = error
         except OSError as error:
             problem = _system_error(path, error)
+        except Exception as error:  # noqa: BLE001 - a mistake of ours costs this document, not the thousands after it
+            problem = _bug(path, error)
         self.fail(problem)
         if len(self.rows) == rows:
             self.unread.append(str(problem))
@@ -56,6 +60,7 @@ class Batch:
         self.files += other.files
         self.changed += other.changed
         self.failed += other.failed
+        self.unseen += other.unseen
 
     def put(self) -> None:
         """Write what there is for stdout and for stderr. Raises as `streams.put` does."""
@@ -63,6 +68,14 @@ class Batch:
             streams.put(self.output)
         for remark in self.remarks:
             streams.say(remark)
+
+
+def _bug(path: str, error: Exception) -> EmupinError:
+    import traceback
+
+    trace = "".join(traceback.format_exception(type(error), error, error.__traceback__)).rstrip()
+    what = f"{type(error).__name__}: {error} (a bug of emupin's: please report it)"
+    return EmupinError(path, what, f"the document was left as it is\n{trace}")
 
 
 def _system_error(path: str, error: OSError) -> EmupinError:

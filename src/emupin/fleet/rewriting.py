@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 
 from emupin.base.errors import EmupinError, HostError
+from emupin.base.files import DEFINITIONS, root_from_environment
 from emupin.base.frozen import Frozen
 from emupin.engine.plan import plan
 from emupin.fleet.foreign import absent_cpus
@@ -12,12 +13,18 @@ from emupin.fleet.inplace import update
 from emupin.fleet.together import Company
 from emupin.guest import domainxml, splice
 from emupin.guest.document import read_file
+from emupin.guest.domain import OTHER_DRIVERS
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from emupin.fleet.batch import Batch
     from emupin.live.facts import Facts
     from emupin.policy.values import Policy
+
+
+def is_libvirts(path: str) -> bool:
+    """Whether libvirt reads the file when it starts, and writes it from memory."""
+    return os.path.realpath(path).startswith(f"{os.path.realpath(root_from_environment() + DEFINITIONS)}/")
 
 
 class Wishes(Frozen):
@@ -54,6 +61,7 @@ class Rewriter:
         """What to print for the document in the file `path`. Raises EmupinError, OSError."""
         if self.wishes.in_place:
             before, after = update(path, lambda data: self.rewrite(data, path, batch), self.wishes.sync)
+            batch.unseen += before != after and is_libvirts(path)
         else:
             before = read_file(path)
             after = self.rewrite(before, path, batch)
@@ -87,6 +95,7 @@ class Rewriter:
             situation = Situation(guest, self.policy, self.facts.host, others)
             batch.rows.append(preview(data, source, situation, decision, warnings))
         if decision.rule is None:
+            batch.remarks += [f"{source}: {decision.reason}"] if guest.kind in OTHER_DRIVERS else []
             return data
         if decision.failed:
             raise HostError(source, decision.reason, foreign or "change the policy, or the guest's pins")

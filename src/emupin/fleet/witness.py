@@ -33,19 +33,23 @@ def prove(
         raise EmupinError(source, f"the result pins to {found}, not to {cpuset.format(cpus)}", REPORT)
     remarks = _check_schema(old, new, source, schema)
     pins = ("emulatorpin", "iothreadpin") if follow else ("emulatorpin",)
-    if _canonical(old, pins, False) != _canonical(new, pins, old.find("cputune") is None):
+    if _comparable(old, pins, False) != _comparable(new, pins, old.find("cputune") is None):
         raise EmupinError(source, "the result differs from the original in more than <emulatorpin>", REPORT)
     return remarks
 
 
 def _parse(data: bytes, source: str) -> Document:
-    parser = etree.XMLParser(resolve_entities=False, no_network=True, huge_tree=True)
+    """Names that are wrong only as namespaces go are no error of libvirt's: `recover` keeps them as they are."""
+    parser = etree.XMLParser(resolve_entities=False, no_network=True, huge_tree=True, recover=True)
+    hint = "`xmllint --noout` shows the place"
     try:
-        return etree.ElementTree(etree.fromstring(data, parser))
+        root = etree.fromstring(data, parser)
     except etree.XMLSyntaxError as error:
-        raise EmupinError(
-            source, f"libxml2 does not read it: {error.msg}", "`xmllint --noout` shows the place"
-        ) from None
+        raise EmupinError(source, f"libxml2 does not read it: {error.msg}", hint) from None
+    wrong = [each.message for each in parser.error_log if each.domain_name != "NAMESPACE"]
+    if wrong:
+        raise EmupinError(source, f"libxml2 does not read it: {wrong[0]}", hint)
+    return etree.ElementTree(root)
 
 
 def _check_schema(old: Document, new: Document, source: str, path: str) -> list[str]:
@@ -61,10 +65,11 @@ def _check_schema(old: Document, new: Document, source: str, path: str) -> list[
     return [f"{source}: was not valid by libvirt's schema before either: {found}"]
 
 
-def _canonical(document: Document, pins: tuple[str, ...], added_cputune: bool) -> bytes:
-    """Canonical XML without `pins`, nor the blanks between elements where one may have been put in.
+def _comparable(document: Document, pins: tuple[str, ...], added_cputune: bool) -> str:
+    """The document printed anew, without `pins`, nor the blanks between elements where one may have been put in.
 
-    With `added_cputune` also without a `<cputune>` that held nothing else.
+    With `added_cputune` also without a `<cputune>` that held nothing else. Canonical XML would have the attributes in
+    an order of its own, which nobody changes; and it refuses relative namespaces, which Unraid's guests have.
     """
     root = document.getroot()
     for tune in root.findall("cputune"):
@@ -74,8 +79,7 @@ def _canonical(document: Document, pins: tuple[str, ...], added_cputune: bool) -
         if added_cputune and not len(tune) and not tune.text:
             _take_out(root, tune)
     _drop_blanks(root)
-    text: bytes = etree.tostring(document, method="c14n", with_comments=True)
-    return text
+    return etree.tostring(document, encoding="unicode")
 
 
 def _take_out(parent: Element, child: Element) -> None:

@@ -19,6 +19,11 @@ if TYPE_CHECKING:
 HIGHEST_INDEX = 65535
 """Of a vCPU or an iothread: far above what any QEMU machine type takes, far below what would exhaust memory."""
 
+OTHER_DRIVERS = frozenset((
+    "bhyve", "hyperv", "linux", "lxc", "openvz", "parallels", "phyp", "uml", "vbox", "vmware", "vz", "xen",
+))  # fmt: skip
+"""The `type` of guests that are none of the QEMU driver's (virDomainVirtType): they have no emulator threads."""
+
 AHEAD_OF_CPUTUNE = {name: rank for rank, name in enumerate((
     "name", "uuid", "genid", "title", "description", "metadata", "maxMemory", "memory", "currentMemory", "blkiotune",
     "memtune", "memoryBacking", "vcpu", "vcpus", "iothreads", "iothreadids", "defaultiothread",

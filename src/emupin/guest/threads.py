@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from emupin.base import cpuset
 from emupin.base.errors import HostError
-from emupin.base.files import LIBVIRT_RUN, read_bytes, read_text
+from emupin.base.files import LIBVIRT_RUN, read_bytes
 from emupin.base.frozen import Frozen
 from emupin.base.system import os
 from emupin.guest import cgroups
@@ -74,9 +74,17 @@ def read_status_file(root: str, name: str, sections: frozenset[str] = frozenset(
 
 def check_process(root: str, pid: int, uuid: str) -> None:
     """Make sure that process `pid` is the guest `uuid` and not one that got its number. Raises HostError."""
-    command = read_text(root, f"/proc/{pid}/cmdline").split("\0")
+    path = f"{root}/proc/{pid}"
+    try:
+        command = os.fsdecode(read_bytes(f"{path}/cmdline")).split("\0")
+    except (FileNotFoundError, ProcessLookupError):
+        raise HostError(
+            path, "is no longer there: the guest has ended", "libvirt notices when its daemon runs"
+        ) from None
+    except OSError as error:
+        raise HostError(f"{path}/cmdline", f"cannot be read: {error.strerror}", "the hook must run as root") from None
     if uuid not in command:
-        raise HostError(f"{root}/proc/{pid}", f"is not the guest {uuid}", "libvirt's status file is stale")
+        raise HostError(path, f"is not the guest {uuid}", "libvirt's status file is stale")
 
 
 def read_threads(root: str, pid: int, status: Status, texts: dict[int, tuple[str, str]] | None = None) -> list[Thread]:

@@ -11,14 +11,13 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from emupin.base.errors import HostError
-from emupin.base.files import LIBVIRT_RUN, read_bytes
+from emupin.base.files import DEFINITIONS, LIBVIRT_RUN, read_bytes
 from emupin.engine.definition import settle
 from emupin.engine.plan import plan
 from emupin.engine.situation import cpus_that_matter
 from emupin.guest import domainxml, splice, statusxml
 from emupin.live import causes, observe
 from emupin.live.drift import DEFINED, LIVE, PERSISTENT, Drift
-from emupin.live.observe import DEFINITIONS
 
 if TYPE_CHECKING:
     from emupin.engine.definition import Settled

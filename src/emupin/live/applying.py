@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING
 
 from emupin.base import cpuset
 from emupin.base.errors import EmupinError, HostError
+from emupin.base.files import DEFINITIONS
 from emupin.base.log import log
 from emupin.guest import splice
 from emupin.guest.threads import check_process
 from emupin.live import facts
 from emupin.live.alignment import expect, is_running, live_xml, look, read_file
 from emupin.live.drift import LIVE, PERSISTENT, UNKNOWN
-from emupin.live.observe import DEFINITIONS
 from emupin.node.decision import decide
 from emupin.node.enforce import Enforced, enforce
 from emupin.order import SHUT_OFF, Order, order_for

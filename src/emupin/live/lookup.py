@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from emupin.base import streams
 from emupin.base.errors import DomainError, EmupinError
-from emupin.base.files import LIBVIRT_RUN
+from emupin.base.files import DEFINITIONS, LIBVIRT_RUN
 from emupin.guest import domainxml, statusxml
 from emupin.guest.document import read_descriptor, read_file
 
@@ -17,8 +17,7 @@ if TYPE_CHECKING:
 
     from emupin.guest.domain import Domain
 
-LIBVIRT_ETC = "/etc/libvirt/qemu"
-FOLDERS = (LIBVIRT_RUN, LIBVIRT_ETC)
+FOLDERS = (LIBVIRT_RUN, DEFINITIONS)
 """Running guests first: theirs is what holds now."""
 
 SUFFIX = ".xml"

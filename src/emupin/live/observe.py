@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from emupin.base import cpuset
 from emupin.base.errors import DomainError, HostError
-from emupin.base.files import LIBVIRT_RUN, read_bytes
+from emupin.base.files import DEFINITIONS, LIBVIRT_RUN, read_bytes
 from emupin.base.frozen import Frozen
 from emupin.engine.definition import Settled, settle
 from emupin.engine.plan import Plan, plan
@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from emupin.live.facts import Facts
     from emupin.policy.values import Policy
 
-DEFINITIONS = "/etc/libvirt/qemu"
+
 KINDS = (EMULATOR, VHOST, UNTOLD, IOTHREAD, VCPU, HELPER)
 """In the order in which they are shown."""
 

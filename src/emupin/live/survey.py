@@ -6,10 +6,9 @@ import os
 from typing import TYPE_CHECKING
 
 from emupin.base.errors import EmupinError
-from emupin.base.files import LIBVIRT_RUN
+from emupin.base.files import DEFINITIONS, LIBVIRT_RUN
 from emupin.base.frozen import Frozen
 from emupin.live import facts, observe
-from emupin.live.observe import DEFINITIONS
 from emupin.node import store
 from emupin.node.claims import Ledger
 
