@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from trees import FIXTURES
 
@@ -84,7 +85,8 @@ def held(
 ) -> Others:
     """What others have, by CPU: shorter to write where one guest has each."""
     uses = (_by_guest(each or {}) for each in (vcpus, dedicated, shared, floating, iothreads))
-    return Others(**dict(zip(USES, uses)), previous=previous)
+    named: dict[str, Any] = dict(zip(USES, uses))
+    return Others(**named, previous=previous)
 
 
 def _by_guest(by_cpu: Mapping[int, str]) -> dict[str, frozenset[int]]:

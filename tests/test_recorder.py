@@ -16,7 +16,7 @@ from types import ModuleType
 
 import pytest
 from decisions import policy
-from hosts import PROJECT, UUID, domain_xml, python
+from hosts import PROJECT, UUID, FakeGuest, FakeThread, domain_xml, python
 from hosts import Host as HookHost
 
 from emupin import recorder
@@ -115,6 +115,28 @@ def test_both_definitions_are_pinned_by_a_faked_libvirt(guest: FakeDomain, tmp_p
     assert list(record(tmp_path, order())) == ["live", "persistent"]
     assert guest.pins == {LIVE: "2", CONFIG: "2"}
     assert record(tmp_path, order()) == {}, "a second time changes nothing"
+
+
+@pytest.mark.usefixtures("guest")
+def test_vhost_workers_that_are_apart_go_back_with_a_faked_libvirt(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """libvirt's call narrows the cgroup that they share with the emulator threads; a pretended kernel."""
+    main, vhost = 4242, 4280
+    threads = {
+        main: FakeThread("qemu-system-x86", {2}, "emulator"),
+        vhost: FakeThread("vhost-4242", {2}, "emulator"),
+    }
+    node = FakeGuest(HookHost(tmp_path), "v2", threads, "/machine/qemu-7-nfv-1.libvirt-qemu", cpusets={"emulator": {2}})
+    root = str(node.host.root)
+    monkeypatch.setattr(os, "sched_setaffinity", node.set_affinity)
+    apart = order().replace(vhost="6-7")
+    assert "live" in recorder.record_audited(root, apart, None)
+    assert [node.allowed(tid) for tid in (main, vhost)] == ["2", "6-7"]
+    node.threads[vhost].wants = {2}
+    node.sync()
+    assert recorder.record_audited(root, apart, None) == {}, "libvirt was not called, and nobody was moved"
+    assert node.allowed(vhost) == "2"
 
 
 def test_only_live_where_nothing_is_to_persist_with_a_faked_libvirt(guest: FakeDomain, tmp_path: Path) -> None:

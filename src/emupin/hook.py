@@ -184,7 +184,7 @@ def _enforce(call: Call, decision: Decision) -> bytes:
     if decision.guest.uuid is None or status.domain.uuid != decision.guest.uuid:
         raise HostError(f"guest {call.name}", "libvirt's status file is another guest's", "is it being replaced?")
     check_process(call.root, status.pid, decision.guest.uuid)
-    done = enforce(call.root, status, cpus, os.sched_setaffinity, decision.plan.iothreads)
+    done = enforce(call.root, status, cpus, os.sched_setaffinity, decision.plan.iothreads, decision.plan.vhost)
     for each in done.left:
         log(call.root, f"{call.name}: {each}", trouble=True)
     if _Progress.refuses:

@@ -46,12 +46,14 @@ class Order(Frozen):
     placement: str
     policy: str
     """The policy's digest."""
+    vhost: str = ""
+    """The CPU list of vhost workers that are apart: libvirt's call moves them to the others, and they must go back."""
 
 
 def order_for(plan: Plan, status: Status, policy: str) -> Order:
     """What to record once `plan` was enforced on the guest that `status` describes."""
     guest = status.domain
-    origin = plan.rule or "", plan.placement or "", policy
+    origin = plan.rule or "", plan.placement or "", policy, cpuset.format(plan.vhost or ())
     return Order(guest.uuid or "", guest.id or "", plan.pin, plan.persist, plan.iothreads, *origin)
 
 
@@ -64,7 +66,8 @@ def start(order: Order) -> None:
     code = "import sys; sys.path.insert(0, sys.argv[1]); from emupin.recorder import main; main(*sys.argv[2:])"
     choices = ["yes" if chosen else "no" for chosen in (order.persist, order.follow)]
     words = [order.uuid, order.domain_id, cpuset.format(order.cpus) if order.cpus else NO_PIN, *choices]
-    command = [*DELAYED, sys.executable, "-I", "-c", code, library, *words, order.rule, order.placement, order.policy]
+    origin = order.rule, order.placement, order.policy, order.vhost
+    command = [*DELAYED, sys.executable, "-I", "-c", code, library, *words, *origin]
     null = [(os.POSIX_SPAWN_OPEN, stream, "/dev/null", os.O_RDWR, 0) for stream in (0, 1, 2)]
     try:
         os.posix_spawn(command[0], command, os.environ, file_actions=null, setsid=True)

@@ -51,7 +51,7 @@ HURRIED_SECONDS = 10.0
 
 
 def main(uuid: str, domain_id: str, cpus: str, persist: str, follow: str, *origin: str) -> None:
-    """The recording process; `origin` is the rule, the placement and the policy's digest."""
+    """The recording process; `origin` is the rule, the placement, the policy's digest and the vhost workers' CPUs."""
     _close_inherited()
     root = files.root_from_environment()
     pin = None if cpus == NO_PIN else cpuset.parse(cpus)
@@ -66,12 +66,27 @@ def record_audited(root: str, order: Order, policy: Policy | None, hurried: bool
     """`record`, and what came of it in the audit trail and in syslog. Raises EmupinError."""
     try:
         done = record(root, order, policy, hurried)
+        if order.vhost and order.cpus and "live" in done:
+            _part_vhost(root, order, order.cpus, done["live"].name)
     except EmupinError as error:
         _report(root, order, "failed", str(error), {})
         raise
     if done:
         _report(root, order, "recorded", "; ".join(f"{kind} definition: {one.why}" for kind, one in done.items()), done)
     return done
+
+
+def _part_vhost(root: str, order: Order, cpus: frozenset[int], name: str) -> None:
+    """Put the vhost workers where they belong again: libvirt has narrowed the cgroup that they share.
+
+    Raises HostError, DomainError, EnforceError.
+    """
+    from emupin.guest.threads import check_process, read_status_file
+    from emupin.node.enforce import enforce
+
+    status = read_status_file(root, name)
+    check_process(root, status.pid, order.uuid)
+    enforce(root, status, cpus, os.sched_setaffinity, order.follow, cpuset.parse(order.vhost))
 
 
 def _close_inherited() -> None:

@@ -131,7 +131,7 @@ def test_a_decision_is_a_function_of_what_is_recorded_of_it(
     recorded = snapshot.parse(json.dumps(to_json(machine)).encode(), "snapshot").host
     assert recorded == machine
     matter = cpus_that_matter(guest.domain, rules, machine)
-    kept = Others(**{use: among(getattr(others, use), matter) for use in USES}, previous=others.previous)
+    kept = others.replace(**{use: among(getattr(others, use), matter) for use in USES})
     assert plan(guest.domain, Policy.from_plain(rules.to_plain()), shuffled(recorded), kept) == decided
 
 

@@ -281,6 +281,39 @@ def test_a_check_that_is_an_error_narrows_the_choice() -> None:
     assert chosen("dedicated", GuestXml(pins(8, 9)), checks="isolated: error", machine=isolated, pool="2") == "2"
 
 
+# -- vhost workers ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("emulator", "vhost", "others", "expected"),
+    [
+        ('"vcpu:0"', "dedicated", Others(), ("10", "2", "dedicated", True)),
+        ("dedicated", "dedicated", Others(), ("2", "3", "dedicated", True)),
+        ("dedicated", "pool", Others(), ("2", "3-4", "pool", False)),
+        ('"vcpu:0"', '["cpus:11", "cpus:28"]', Others(), ("10", "28", "cpus:28", False)),
+        ('"vcpu:0"', '"vcpu:2"', Others(), ("10", "11", "vcpu:2", False)),
+        ("dedicated", "dedicated", Others(vhost=frozenset((4,))), ("2", "4", "dedicated", True)),
+        ("dedicated", "dedicated", Others(vhost=frozenset((2,))), ("2", "3", "dedicated", True)),
+        ("keep", "dedicated", Others(), ("", "", None, False)),
+    ],
+)
+def test_vhost_workers_have_placements_of_their_own(
+    emulator: str, vhost: str, others: Others, expected: tuple[str, str, str | None, bool]
+) -> None:
+    plan = decide(GUEST, policy(emulator, f"vhost: {vhost}", pool="2-4"), SMT, others)
+    told = cpuset.format(plan.cpus or ()), cpuset.format(plan.vhost or ()), plan.vhost_placement, plan.vhost_dedicated
+    assert told == expected
+
+
+def test_vhost_workers_without_a_place_of_their_own_go_with_the_emulator_threads() -> None:
+    plan = decide(GUEST, policy("dedicated", "vhost: dedicated", pool="2"), SMT)
+    why = "dedicated: the only CPU, 2, of the pool is held, by guest 5a3f1d2c-7f0e-4c50-9a1b-0123456789ab"
+    assert (plan.cpus, plan.vhost) == (frozenset((2,)), None)
+    assert plan.warnings == (f"vhost workers go with the emulator threads: no placement of their own passes ({why})",)
+    warned = decide(GUEST, policy('"vcpu:0"', 'vhost: "cpus:34"'), SMT)
+    assert warned.warnings == ("vhost workers: cpus:34: NUMA node 1 is not the guest's, which is 0",)
+
+
 # -- order ------------------------------------------------------------------------------------------------------------
 
 

@@ -110,6 +110,19 @@ def test_a_vhost_worker_outside_the_cgroup() -> None:
     assert "Linux before 5.16" in cause
 
 
+def test_vhost_workers_that_are_apart() -> None:
+    """Their cgroup, the emulator's, covers both."""
+    apart = PLAN.replace(vhost=cpus(6))
+    placed = live(group=cpus(2, 6))
+    threads = tuple(each.replace(allowed=cpus(6 if each.kind == VHOST else 2)) for each in placed.threads[:3])
+    assert assess(placed.replace(threads=threads), apart).drifts == ()
+    narrowed = assess(live(), apart).drifts
+    assert [(each.where, each.expected, each.found) for each in narrowed] == [
+        ("thread", cpus(6), cpus(2)),
+        ("cgroup", cpus(2, 6), cpus(2)),
+    ]
+
+
 def test_a_thread_that_was_moved_out_of_the_cgroup() -> None:
     found = with_thread(live(), thread(RCU, EMULATOR, 5))
     assert causes(found) == {"thread": {"it was moved out of the guest's cgroup"}}

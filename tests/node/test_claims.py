@@ -480,6 +480,16 @@ def test_the_former_cpu_is_not_given_away_before_the_threads_have_left_it(host: 
     assert 64 not in {*held(host).dedicated, *held(host).shared}
 
 
+def test_vhost_workers_hold_cpus_of_their_own(host: Host) -> None:
+    """Nobody else gets them, and they come back to what they had."""
+    host.set_policy(policy_text("dedicated", "vhost: dedicated", pool="64-127"))
+    assert placed(host, A) == "64"
+    assert held(host).dedicated == dict.fromkeys((64, 65), UUID)
+    assert placed(host, B) == "66"
+    release(host, A)
+    assert held(host).dedicated == dict.fromkeys((66, 67), ANOTHER)
+
+
 def test_a_migration_in_of_a_guest_that_runs_here(host: Host) -> None:
     """libvirt asks the filter before it finds out; what the running guest has stays its own."""
     two_running(host)

@@ -52,6 +52,21 @@ def run(guest: FakeGuest, cpus: set[int]) -> Enforced:
     return enforce(root, read_status_file(root, guest.name), frozenset(cpus), guest.set_affinity)
 
 
+@pytest.mark.parametrize("layout", ["v1", "v2", "none"])
+def test_vhost_workers_apart_on_a_pretended_kernel(tmp_path: Path, layout: str) -> None:
+    """The cgroup that they share covers both; every thread is where it belongs, and a second time nothing is to do."""
+    guest = guest_of(tmp_path, layout)
+    root = str(guest.host.root)
+    status = read_status_file(root, guest.name)
+    for done in (True, False):
+        found = enforce(root, status, frozenset((2,)), guest.set_affinity, vhost=frozenset((6, 7)))
+        assert bool(found.moved) is done
+        assert [guest.allowed(tid) for tid in (MAIN, RCU, VNC, VHOST)] == ["2", "2", "2", "6-7"]
+        assert [guest.allowed(tid) for tid in (VCPU0, VCPU1, IOTHREAD)] == ["2", "3", "7"]
+    if layout != "none":
+        assert guest.cpusets["emulator"] == {2, 6, 7}
+
+
 def kinds(guest: FakeGuest) -> dict[int, str]:
     root = str(guest.host.root)
     threads: list[Thread] = read_threads(root, guest.pid, read_status_file(root, guest.name))

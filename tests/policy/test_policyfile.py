@@ -156,7 +156,8 @@ def rules(draw: st.DrawFn, name: str) -> Rule:
     levels = {name: "error" if check.fixed else draw(LEVELS) for name, check in CHECKS.items()}
     placement = [*draw(st.lists(placements(), max_size=4, unique=True)), Placement("keep", None, None, "keep")]
     words = draw(st.sampled_from(("start", "refuse"))), draw(st.booleans()), draw(st.sampled_from(("keep", "follow")))
-    return Rule(name, match, tuple(placement), levels, draw(st.sampled_from(("dpdk", "kernel"))), *words)
+    apart = tuple(each for each in draw(st.lists(placements(), max_size=2, unique=True)) if each.word != "auto")
+    return Rule(name, match, tuple(placement), levels, draw(st.sampled_from(("dpdk", "kernel"))), *words, apart)
 
 
 @st.composite

@@ -171,6 +171,8 @@ def result_json(guest: Domain, decided: Plan) -> dict[str, Any]:
         "after": text_of(before if decided.cpus is None else decided.cpus),
         "dedicated": decided.dedicated,
         "iothreads": decided.iothreads,
+        "vhost": text_of(decided.vhost),
+        "vhost_placement": decided.vhost_placement,
         "persist": decided.persist,
         "unstartable": decided.unstartable,
         "failed": decided.failed,

@@ -62,8 +62,19 @@ class Plan(Frozen):
     persist: bool = False
     iothreads: bool = False
     """The iothreads go with the emulator threads."""
+    vhost: Cpus | None = None
+    """Where the vhost workers go; None: with the emulator threads. libvirt has no word for it: only live ones move."""
+    vhost_placement: str | None = None
+    vhost_dedicated: bool = False
+    """Likewise `dedicated`."""
     unstartable: str | None = None
     """Why libvirt could not start the guest with this pin; None where it can."""
+
+    @property
+    def alone(self) -> Cpus:
+        """What nobody else is to have."""
+        own = self.cpus if self.dedicated else None, self.vhost if self.vhost_dedicated else None
+        return frozenset().union(*filter(None, own))
 
     @property
     def pin(self) -> Cpus | None:
@@ -86,7 +97,7 @@ def plan(guest: Domain, policy: Policy, host: Host | None, others: Others = NOBO
     for placement in expand(rule, policy):
         attempts.append(_try(placement, situation))
         if attempts[-1].problem is None:
-            return _taken(situation, attempts, warnings)
+            return _with_vhost(_taken(situation, attempts, warnings), situation)
     skipped = "; ".join(f"{attempt.placement.text}: {attempt.problem}" for attempt in attempts)
     return Plan(
         None,
@@ -145,6 +156,31 @@ def _taken(situation: Situation, attempts: list[Attempt], warnings: tuple[str, .
         iothreads=rule.iothreads == FOLLOW,
         unstartable=unstartable,
     )
+
+
+def _with_vhost(decided: Plan, situation: Situation) -> Plan:
+    """The plan with the place of the vhost workers, where the rule wants them apart and there is one."""
+    guest, others = situation.guest, situation.others
+    if not situation.rule.vhost or decided.cpus is None:
+        return decided
+    own = {guest.uuid or guest.name: decided.cpus} if decided.dedicated else {}
+    apart = situation.replace(
+        guest=guest.replace(emulatorpin=None),
+        others=others.replace(dedicated={**others.dedicated, **own}, previous=others.vhost),
+    )
+    problems = []
+    for placement in situation.rule.vhost:
+        attempt = _try(placement, apart)
+        if attempt.problem is None:
+            return decided.replace(
+                vhost=attempt.cpus,
+                vhost_placement=placement.text,
+                vhost_dedicated=placement.word == DEDICATED,
+                warnings=decided.warnings + tuple(f"vhost workers: {warning}" for warning in attempt.warnings),
+            )
+        problems.append(f"{placement.text}: {attempt.problem}")
+    why = f"vhost workers go with the emulator threads: no placement of their own passes ({'; '.join(problems)})"
+    return decided.replace(warnings=(*decided.warnings, why))
 
 
 def _try(placement: Placement, situation: Situation) -> Attempt:

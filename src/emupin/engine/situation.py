@@ -33,6 +33,8 @@ class Others(Frozen):
     """Of vCPUs that float."""
     iothreads: Mapping[str, Cpus] = {}
     """Of iothreads that are pinned."""
+    vhost: Cpus | None = None
+    """What the guest's own vhost workers have, or had last, apart from the emulator threads."""
 
 
 USES = ("vcpus", "dedicated", "shared", "floating", "iothreads")

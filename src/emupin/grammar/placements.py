@@ -26,13 +26,19 @@ class HostPart(Frozen):
     pool: frozenset[int] | None = None
 
 
-def read_placements(value: Value, host: HostPart, guest: str | None) -> tuple[Placement, ...]:
+def read_placements(
+    value: Value, host: HostPart, guest: str | None, words: tuple[str, ...] = WORDS
+) -> tuple[Placement, ...]:
     """The placements of one rule, in order; `guest` is what the rule says of it."""
     items = value.one_or_list()
     placements: list[Placement] = []
     for at, item in enumerate(items):
         placement = _read(item, item.text())
         if placement is None:
+            continue
+        if placement.word not in words:
+            what = f"{placement.word!r} is for emulator threads: without `vhost` the workers go with them"
+            item.complain(what, f"allowed: {', '.join(form for form in FORMS if form.partition(':')[0] in words)}")
             continue
         _check_needs(placement, item, host, guest)
         if placement.replace(text="") in [earlier.replace(text="") for earlier in placements]:
@@ -41,6 +47,11 @@ def read_placements(value: Value, host: HostPart, guest: str | None) -> tuple[Pl
             item.complain("'keep' is not the last placement", "nothing behind it is ever tried: move it to the end")
         placements.append(placement)
     return tuple(placements)
+
+
+def read_vhost(value: Value, host: HostPart) -> tuple[Placement, ...]:
+    """The placements of the vhost workers of one rule, in order."""
+    return read_placements(value, host, None, (VCPU, DEDICATED, POOL, CPUS))
 
 
 def _read(item: Value, text: str) -> Placement | None:

@@ -9,7 +9,7 @@ from emupin.engine.checks import CHECKS, default_levels, is_or_are, named
 from emupin.grammar import syntax
 from emupin.grammar.matching import read_match, takes_every_guest
 from emupin.grammar.nodes import show
-from emupin.grammar.placements import HostPart, read_placements
+from emupin.grammar.placements import HostPart, read_placements, read_vhost
 from emupin.grammar.schema import Complaints, Value
 from emupin.policy.values import ERROR, FOLLOW, KEEP, OFF, WARN, Match, Policy, Rule
 
@@ -107,6 +107,7 @@ def _read_rule(value: Value, host: HostPart, defaults: Behaviour, lines: dict[st
         on_failure=behaviour.on_failure,
         persist=behaviour.persist,
         iothreads=behaviour.iothreads,
+        vhost=read_vhost(parts["vhost"], host) if "vhost" in parts else (),
     )
 
 

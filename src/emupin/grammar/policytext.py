@@ -55,6 +55,7 @@ def _rule(rule: Rule) -> dict[str, Any]:
             "on_failure": rule.on_failure,
             "persist": rule.persist,
             "iothreads": rule.iothreads,
+            "vhost": [placement.text for placement in rule.vhost] or None,
         }
     )
 

@@ -17,7 +17,7 @@ KEYS: dict[str, tuple[str, ...]] = {
     "": ("version", "host", "defaults", "rules"),
     "host": ("networking", "reserved", "pool"),
     "defaults": ("on_failure", "persist", "iothreads"),
-    "rules[]": ("name", "match", "guest", "placement", "checks", "on_failure", "persist", "iothreads"),
+    "rules[]": ("name", "match", "guest", "placement", "checks", "on_failure", "persist", "iothreads", "vhost"),
     "rules[].match": ("name", "uuid", "flavor", "project", "interface", "pinned", "realtime", "extra_specs"),
     "rules[].checks": tuple(CHECKS),
 }

@@ -78,7 +78,8 @@ def look(context: Context, name: str, facts: Facts) -> Look:
 def expect(facts: Facts, seen: Look) -> None:
     """Take the plan of a running guest into account for the guests after it, as its claim would be; nothing is kept."""
     if facts.ledger and seen.running and seen.plan.cpus is not None and seen.guest.uuid:
-        facts.ledger.claim(seen.guest.uuid, seen.plan.cpus, seen.plan.dedicated)
+        plan = seen.plan
+        facts.ledger.claim(seen.guest.uuid, seen.plan.cpus, plan.dedicated, plan.vhost, plan.vhost_dedicated)
 
 
 def _look_shut_off(context: Context, name: str, facts: Facts) -> Look:

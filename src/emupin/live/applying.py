@@ -195,7 +195,7 @@ def _enforce(context: Context, decision: Decision, status: Status, means: Means,
     cpus = decision.plan.cpus
     if cpus is None:
         return Enforced(0, ())
-    enforced = enforce(context.root, status, cpus, means.set_affinity, decision.plan.iothreads)
+    enforced = enforce(context.root, status, cpus, means.set_affinity, decision.plan.iothreads, decision.plan.vhost)
     done.groups += enforced.groups
     done.moved.update(enforced.moved)
     done.left = {each.thread.tid: str(each) for each in enforced.left if each.excused}

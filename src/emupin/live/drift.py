@@ -126,16 +126,25 @@ def assess(live: Live, plan: Plan) -> Assessment:
     stored = tuple(_stored_drifts(live))
     if plan.cpus is None:
         return Assessment(live, plan, tuple(Placed(thread, None) for thread in live.threads), stored)
-    ours = {EMULATOR, VHOST, IOTHREAD} if plan.iothreads else {EMULATOR, VHOST}
-    placed = tuple(Placed(thread, plan.cpus if thread.kind in ours else None) for thread in live.threads)
+    placed = tuple(Placed(thread, expected(thread, plan)) for thread in live.threads)
     drifts = tuple(drift for subject in _subjects(live, plan, plan.cpus) for drift in _drifts(subject, plan))
     return Assessment(live, plan, placed, drifts + stored)
 
 
+def expected(thread: Thread, plan: Plan) -> Cpus | None:
+    """Where the plan has a thread; None where it is not ours, or left alone."""
+    if thread.kind == IOTHREAD and not plan.iothreads:
+        return None
+    cpus = {EMULATOR: plan.cpus, IOTHREAD: plan.cpus, VHOST: plan.vhost or plan.cpus}
+    return cpus.get(thread.kind)
+
+
 class _Subject(Frozen):
-    """The emulator threads, or one iothread with its workers: what is pinned together."""
+    """The emulator threads, or one iothread with its workers: what is in one cgroup."""
 
     group_name: str
+    confined: Cpus
+    """What the cgroup is to have."""
     threads: tuple[Thread, ...]
     group: Group | None
     views: Views
@@ -152,7 +161,7 @@ def _subjects(live: Live, plan: Plan, planned: Cpus) -> Iterator[_Subject]:
 
     def views(command: str, threads: tuple[Thread, ...], group: Group | None, live_pin: Cpus | None,
               stored: Cpus | None) -> Views:  # fmt: skip
-        right = all(thread.allowed == planned for thread in threads)
+        right = all(thread.allowed == expected(thread, plan) for thread in threads)
         known = live.persistence == DEFINED
         return Views(
             command,
@@ -170,27 +179,31 @@ def _subjects(live: Live, plan: Plan, planned: Cpus) -> Iterator[_Subject]:
 
     mine = tuple(thread for thread in live.threads if thread.kind in (EMULATOR, VHOST))
     stored = persistent.emulatorpin if persistent else None
-    yield _Subject("emulator", mine, live.group, views("emulatorpin", mine, live.group, guest.emulatorpin, stored))
+    covers = planned | (plan.vhost or planned)
+    yield _Subject(
+        "emulator", covers, mine, live.group, views("emulatorpin", mine, live.group, guest.emulatorpin, stored)
+    )
     for number in guest.iothreads if plan.iothreads else ():
         mine = tuple(thread for thread in live.threads if thread.kind == IOTHREAD and thread.number == number)
         group, pin = live.iothread_groups.get(number), guest.iothreadpins.get(number)
         stored = persistent.iothreadpins.get(number) if persistent else None
-        yield _Subject(f"iothread{number}", mine, group, views("iothreadpin", mine, group, pin, stored))
+        yield _Subject(f"iothread{number}", planned, mine, group, views("iothreadpin", mine, group, pin, stored))
 
 
 def _drifts(subject: _Subject, plan: Plan) -> Iterator[Drift]:
     views, planned = subject.views, subject.views.planned
     for thread in subject.threads:
-        if thread.allowed != planned:
+        wanted = expected(thread, plan) or planned
+        if thread.allowed != wanted:
             cause = causes.of_thread(thread, views)
             what = f"{thread.kind} thread {thread.name!r} ({thread.tid})"
-            yield Drift(THREAD, what, planned, thread.allowed, cause, thread.tid)
-    group = subject.group
-    if group and group.cpus != planned:
-        yield Drift(CGROUP, f"cpuset.cpus of {subject.group_name}", planned, group.cpus, causes.of_group(views))
-    elif group and group.effective != planned:
+            yield Drift(THREAD, what, wanted, thread.allowed, cause, thread.tid)
+    group, covers = subject.group, subject.confined
+    if group and group.cpus != covers:
+        yield Drift(CGROUP, f"cpuset.cpus of {subject.group_name}", covers, group.cpus, causes.of_group(views))
+    elif group and group.effective != covers:
         what = f"cpuset.cpus.effective of {subject.group_name}"
-        yield Drift(CGROUP, what, planned, group.effective, causes.FEWER_ABOVE)
+        yield Drift(CGROUP, what, covers, group.effective, causes.FEWER_ABOVE)
     if plan.pin is not None and views.live != planned:
         yield Drift(LIVE, subject.element, planned, views.live, causes.of_live(views))
 

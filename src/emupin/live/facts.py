@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from emupin.base import cpuset
 from emupin.base.errors import EmupinError
@@ -60,7 +60,7 @@ class Facts(Frozen):
 
 def without(held: Others, uuid: str | None) -> Others:
     """What all but the guest `uuid` have; what its own emulator threads had is `previous`."""
-    uses: dict[str, dict[str, Cpus]] = {use: dict(getattr(held, use)) for use in USES}
+    uses: dict[str, Any] = {use: dict(getattr(held, use)) for use in USES}
     own = [by_guest.pop(uuid or "", frozenset()) for by_guest in uses.values()]
     before = dict(zip(USES, own))
     return Others(**uses, previous=before["dedicated"] | before["shared"] or None)

@@ -71,11 +71,19 @@ class Claim(Frozen):
     """What a running guest was promised before, and may still be on."""
     former_alone: int = 0
     """What it had alone before, and has not left."""
+    vhost: int = 0
+    """Of its vhost workers, where they are apart from the emulator threads."""
+    vhost_dedicated: bool = False
 
     @property
     def alone(self) -> int:
         """What nobody else may have."""
-        return self.former_alone | (self.cpus if self.dedicated else 0)
+        return self.former_alone | self.promised_alone
+
+    @property
+    def promised_alone(self) -> int:
+        """What it is to have alone."""
+        return (self.cpus if self.dedicated else 0) | (self.vhost if self.vhost_dedicated else 0)
 
     def is_leaving(self, recorded: int) -> bool:
         """Whether threads may have to leave CPUs yet, other than those that libvirt has `recorded`."""
@@ -92,6 +100,8 @@ class Claim(Frozen):
             return self
         if self.cpus in (tenant.seen, tenant.recorded):
             left |= self.cpus
+        if tenant.seen == self.cpus | self.vhost:
+            left |= tenant.seen
         return self.replace(former=self.former & ~left, former_alone=self.former_alone & ~left)
 
 
@@ -155,7 +165,8 @@ class Book:
         mine = self.claims.get(uuid or "")
         previous = mine.cpus if mine and mine.cpus else self.history.get(uuid or "", 0)
         found: dict[str, Any] = {use: {owner: from_mask(cpus) for owner, cpus in uses[use].items()} for use in USES}
-        return Others(**found, previous=from_mask(previous) or None)
+        apart = from_mask(mine.vhost) if mine else frozenset()
+        return Others(**found, previous=from_mask(previous) or None, vhost=apart or None)
 
     def _threads(self) -> Iterator[tuple[str, tuple[int, ...], int]]:
         """Where vCPUs and iothreads are, or will be: each guest with the pins of either."""
@@ -183,22 +194,27 @@ class Book:
         for owner, _, _, _, _, recorded, seen, floats in self.records.values():
             found[owner] = recorded & kept if floats or seen < 0 else recorded & kept | seen
         for owner, claim in self.claims.items():
-            found[owner] = found.get(owner, 0) | claim.cpus | claim.former
+            found[owner] = found.get(owner, 0) | claim.cpus | claim.vhost | claim.former
         return found
 
     def holds_alone(self, uuid: str | None, cpus: Cpus) -> bool:
         claim = self.claims.get(uuid or "")
-        return claim is not None and claim.dedicated and claim.cpus == to_mask(cpus)
+        return claim is not None and claim.promised_alone == to_mask(cpus)
 
-    def claim(self, uuid: str, cpus: Cpus, dedicated: bool) -> None:
-        """Give `cpus` to the guest `uuid`, instead of what it had."""
-        self._promise(uuid, to_mask(cpus), dedicated, self.now)
+    def claim(
+        self, uuid: str, cpus: Cpus, dedicated: bool, vhost: Cpus | None = None, vhost_dedicated: bool = False
+    ) -> None:
+        """Give `cpus` to the guest `uuid`, and `vhost` to its vhost workers if apart, instead of what it had."""
+        self._promise(uuid, to_mask(cpus), dedicated, self.now, to_mask(vhost or ()), vhost_dedicated)
 
-    def _promise(self, uuid: str, cpus: int, dedicated: bool, since: float) -> None:
+    def _promise(
+        self, uuid: str, cpus: int, dedicated: bool, since: float, vhost: int = 0, vhost_dedicated: bool = False
+    ) -> None:
         before, former, alone = self.claims.get(uuid), 0, 0
         if before and uuid in self.running:
-            former, alone = (before.cpus | before.former) & ~cpus, before.alone
-        self.claims[uuid] = Claim(cpus, dedicated, since, former, alone & ~cpus if dedicated else alone)
+            former, alone = (before.cpus | before.vhost | before.former) & ~(cpus | vhost), before.alone
+        claim = Claim(cpus, dedicated, since, former, 0, vhost, vhost_dedicated)
+        self.claims[uuid] = claim.replace(former_alone=alone & ~claim.promised_alone)
 
     def expect(self, guest: Domain) -> None:
         """Note what the guest will have, until it runs and its status file says so."""

@@ -70,7 +70,8 @@ def _lines(book: Book, boot: str) -> list[str]:
         )
     for uuid, claim in book.claims.items():
         cpus, former, alone = claim.cpus, claim.former, claim.former_alone
-        lines.append(f"claim {_quoted(uuid)} {cpus:x} {claim.dedicated:d} {claim.since!r} {former:x} {alone:x}")
+        apart = f"{claim.vhost:x} {claim.vhost_dedicated:d}"
+        lines.append(f"claim {_quoted(uuid)} {cpus:x} {claim.dedicated:d} {claim.since!r} {former:x} {alone:x} {apart}")
     for uuid, start in book.starting.items():
         expected = f"{_masks(start.vcpus)} {start.iothreads:x} {start.emulator:x}"
         lines.append(f"start {_quoted(uuid)} {expected} {start.since!r}")
@@ -96,8 +97,9 @@ def _take_run(book: Book, words: list[str]) -> None:
 
 def _take_claim(book: Book, words: list[str]) -> None:
     uuid, cpus, dedicated, since, former, alone = words[:6]
-    masks = int(former, 16), int(alone, 16)
-    book.claims[_unquoted(uuid)] = Claim(int(cpus, 16), dedicated == "1", float(since), *masks)
+    vhost, vhost_dedicated = words[6:8] or ("0", "0")  # The first ones were written without.
+    masks = int(former, 16), int(alone, 16), int(vhost, 16)
+    book.claims[_unquoted(uuid)] = Claim(int(cpus, 16), dedicated == "1", float(since), *masks, vhost_dedicated == "1")
 
 
 def _take_start(book: Book, words: list[str]) -> None:

@@ -152,7 +152,7 @@ class Ledger(Book):
         claim = self.claims.get(uuid)
         if claim and claim.is_leaving(recorded) and seen != UNKNOWN:
             return True
-        astray = 0 if floats or seen == UNKNOWN else seen & ~(recorded | (claim.cpus if claim else 0))
+        astray = 0 if floats or seen == UNKNOWN else seen & ~(recorded | (claim.cpus | claim.vhost if claim else 0))
         return astray != 0 and tenants.main_thread(self.root, pid) != seen
 
     def finds_strangers(self, uuid: str | None, cpus: Cpus) -> bool:

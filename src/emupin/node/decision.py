@@ -90,7 +90,7 @@ def _decide(ledger: Ledger, guest: Domain, policy: Policy, host: Host) -> tuple[
     cpus = cpus_that_matter(guest, policy, host)
     others = ledger.others(guest.uuid, cpus)
     decided = plan(guest, policy, host, others)
-    new = decided.dedicated and not ledger.holds_alone(guest.uuid, decided.cpus or frozenset())
+    new = decided.alone and not ledger.holds_alone(guest.uuid, decided.alone)
     if new and ledger.finds_strangers(guest.uuid, cpus):
         others = ledger.others(guest.uuid, cpus)
         decided = plan(guest, policy, host, others)
@@ -104,13 +104,13 @@ def _claim(ledger: Ledger, guest: Domain, decided: Plan) -> tuple[str, ...]:
     if decided.cpus is None:
         ledger.release(guest.uuid)
     else:
-        ledger.claim(guest.uuid, decided.cpus, decided.dedicated)
+        ledger.claim(guest.uuid, decided.cpus, decided.dedicated, decided.vhost, decided.vhost_dedicated)
     if not (decided.failed and decided.on_failure == "refuse"):
         ledger.expect(guest)
     try:
         ledger.save()
     except HostError as error:
-        if decided.dedicated:
+        if decided.dedicated or decided.vhost_dedicated:
             raise
         return (str(error),)
     return ()

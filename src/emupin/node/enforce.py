@@ -67,28 +67,36 @@ class Enforced(Frozen):
             raise EnforceError(f"guest {name}", what, "all others are; `emupin status` shows them")
 
 
-def enforce(root: str, status: Status, cpus: Cpus, set_affinity: SetAffinity, follow: bool = False) -> Enforced:
-    """Allow every emulator thread of the guest, its vhost workers included, exactly `cpus`; touch no other thread.
+def enforce(
+    root: str,
+    status: Status,
+    cpus: Cpus,
+    set_affinity: SetAffinity,
+    follow: bool = False,
+    vhost: Cpus | None = None,
+) -> Enforced:
+    """Allow every emulator thread of the guest exactly `cpus`, its vhost workers `vhost` or else the same.
 
-    If the iothreads `follow`, they and their block workers too. `set_affinity` is `os.sched_setaffinity`. A thread that
-    does not go there stops no other. Raises EnforceError where a cgroup does not take the CPUs, HostError where the
-    host's files do not say where the threads are.
+    If the iothreads `follow`, they and their block workers have `cpus` too. Workers that are apart are in the same
+    cpuset cgroup, so that covers both, and each thread is set by itself. `set_affinity` is `os.sched_setaffinity`. A
+    thread that does not go there stops no other. Raises EnforceError where a cgroup does not take the CPUs, HostError
+    where the host's files do not say where the threads are.
     """
-    group, kinds = emulator_group(root, status.pid, status.vcpu_tids.values()), {EMULATOR, VHOST}
-    written = group is not None and _write_group(group, cpus)
+    group, wanted = emulator_group(root, status.pid, status.vcpu_tids.values()), {EMULATOR: cpus, VHOST: vhost or cpus}
+    written = group is not None and _write_group(group, cpus | (vhost or cpus))
     errors: dict[int, OSError] = {}
     moved = [status.pid] if written and _set(status.pid, cpus, set_affinity, errors) else []
     groups = int(written)
     if follow:
-        kinds |= {IOTHREAD, UNTOLD}
+        wanted.update({IOTHREAD: cpus, UNTOLD: cpus})
         groups += sum(_write_group(each, cpus) for each in iothread_groups(group))
     for _ in range(ROUNDS):
         threads = read_threads(root, status.pid, status)
-        strays = [thread for thread in threads if thread.kind in kinds and thread.allowed != cpus]
-        movable = [stray.tid for stray in strays if stray.tid not in errors]
+        strays = [thread for thread in threads if thread.allowed != wanted.get(thread.kind, thread.allowed)]
+        movable = [stray for stray in strays if stray.tid not in errors]
         if not movable:
             break
-        moved += [tid for tid in movable if _set(tid, cpus, set_affinity, errors)]
+        moved += [stray.tid for stray in movable if _set(stray.tid, wanted[stray.kind], set_affinity, errors)]
     unknown = [thread for thread in threads if thread.kind == UNTOLD and thread.allowed != cpus and not follow]
     left = [_left(root, status.pid, stray, errors.get(stray.tid)) for stray in strays]
     return Enforced(groups, tuple(moved), (*left, *(Left(thread, MAYBE_IOTHREAD, True) for thread in unknown)))

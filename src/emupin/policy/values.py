@@ -69,6 +69,8 @@ class Rule(Frozen):
     persist: bool
     iothreads: str
     """keep or follow."""
+    vhost: tuple[Placement, ...] = ()
+    """Of the vhost workers alone; none: they go with the emulator threads."""
 
 
 class Policy(Frozen):
@@ -117,5 +119,11 @@ def _plain(value: Any) -> Any:
     return dict(value) if isinstance(value, dict) else value
 
 
-def _rule(name: str, match: tuple[Any, ...], placement: tuple[tuple[Any, ...], ...], *rest: Any) -> Rule:
-    return Rule(name, Match(*match), tuple(Placement(*one) for one in placement), *rest)
+def _rule(*plain: Any) -> Rule:
+    name, match, placement, checks, guest, on_failure, persist, iothreads, vhost = plain
+    tried = _placements(placement), checks, guest
+    return Rule(name, Match(*match), *tried, on_failure, persist, iothreads, _placements(vhost))
+
+
+def _placements(plain: tuple[tuple[Any, ...], ...]) -> tuple[Placement, ...]:
+    return tuple(Placement(*one) for one in plain)

@@ -144,6 +144,9 @@ def _result(told: Explanation) -> Iterator[Line]:
     if plan.iothreads and guest.iothreads:
         count = len(guest.iothreads)
         yield "  iothreads", f"{count} iothread{' goes' if count == 1 else 's go'} with them", ""
+    if plan.vhost is not None:
+        alone = ", which this guest alone has" if plan.vhost_dedicated else ""
+        yield "  vhost", f"workers on {_pin(plan.vhost)} ({plan.vhost_placement}){alone}; live ones only", ""
     if plan.pin is not None:
         yield "  persist", "recorded in the persistent definition too" if plan.persist else "not recorded there", ""
         cost = slows_allocation(plan.pin, guest, told.host)

@@ -61,6 +61,7 @@ def entry(
         "placement": plan.placement,
         "before": _text(guest.emulatorpin),
         "after": _text(guest.emulatorpin if plan.cpus is None else plan.cpus),
+        "vhost": _text(plan.vhost),
         "reason": plan.reason,
         "warnings": decision.warnings,
         "outcome": outcome,
@@ -134,6 +135,7 @@ def facts(guest: Domain, host: Host, others: Others, problems: int = 0) -> dict[
         "others": {
             **{use: _by_guest(getattr(others, use)) for use in USES},
             "previous": _text(others.previous),
+            "vhost": _text(others.vhost),
         },
         "problems": problems,
     }

@@ -88,7 +88,8 @@ def others(entry: Mapping[str, Any]) -> Others:
     held = form.inner("others")
     known = [use for use in USES if "form" in form.values or use not in NEWER_USES]
     uses = {use: _by_guest(held, use) for use in known}
-    return Others(**uses, previous=_optional_cpus(held, "previous"))
+    vhost = _optional_cpus(held, "vhost") if "form" in form.values else None
+    return Others(**uses, previous=_optional_cpus(held, "previous"), vhost=vhost)
 
 
 def interrupts(entry: Mapping[str, Any]) -> Cpus:

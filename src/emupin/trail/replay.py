@@ -105,6 +105,7 @@ def _on_record(entry: Mapping[str, Any]) -> dict[str, Any]:
         "rule": entry.get("rule"),
         "placement": entry.get("placement"),
         "after": outcome.get("after"),
+        "vhost": entry.get("vhost"),
         "reason": outcome.get("reason"),
         "warnings": warnings[recorded.problems(entry) :],
     }
@@ -117,6 +118,7 @@ def decided(guest: Domain, plan: Plan) -> dict[str, Any]:
         "rule": plan.rule,
         "placement": plan.placement,
         "after": None if after is None else cpuset.format(after),
+        "vhost": None if plan.vhost is None else cpuset.format(plan.vhost),
         "reason": plan.reason,
         "warnings": list(plan.warnings),
     }
