@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 
 import pytest
-from hosts import HOOK, POLICY, PROJECT, Answer, Host, domain_xml, python
+from hosts import HOOK, POLICY, PROJECT, UUID, Answer, Host, domain_xml, python
 
 REFUSE = POLICY.replace("rules:", "defaults: {on_failure: refuse}\nrules:")
 IMPOSSIBLE = '["vcpu:7", "cpus:3"]'
@@ -341,3 +341,58 @@ def test_the_hook_imports_only_what_is_cheap(host: Host) -> None:
         "yaml",
         "lxml",
     }
+
+
+# -- a pin that libvirt cannot start the guest with -------------------------------------------------------------------
+
+OFFLINE = domain_xml(emulatorpin="99")
+
+
+@pytest.mark.parametrize("operation", ["migrate", "restore"])
+def test_an_impossible_pin_that_comes_in_is_taken_out_where_no_placement_passes(host: Host, operation: str) -> None:
+    host.set_policy(POLICY.replace('["vcpu:0"]', IMPOSSIBLE))
+    answer = host.call(operation, OFFLINE)
+    assert (answer.status, answer.error) == (0, "")
+    assert answer.output == domain_xml(emulatorpin=None)
+    (entry,) = host.audit()
+    assert (entry["outcome"], entry["diff"]) == ("rewritten", ["-    <emulatorpin cpuset='99'/>"])
+    assert host.call(operation, domain_xml()).output == "", "one that libvirt can start with stays"
+
+
+def test_an_impossible_pin_that_comes_in_is_replaced_where_one_passes(host: Host) -> None:
+    assert host.call("migrate", OFFLINE).output == domain_xml(emulatorpin="2")
+
+
+@pytest.mark.parametrize("policy", [POLICY.replace('"nfv-*"', '"web-*"'), POLICY.replace('["vcpu:0"]', "keep")])
+def test_an_impossible_pin_of_a_guest_that_is_not_ours_is_left_alone(host: Host, policy: str) -> None:
+    host.set_policy(policy)
+    assert host.call("migrate", OFFLINE).output == ""
+    assert host.call("prepare", OFFLINE).status == 0
+    assert not (host.root / "run/emupin/impossible").exists()
+
+
+def test_a_definition_that_libvirt_cannot_start_is_named_and_marked(host: Host) -> None:
+    assert host.call("prepare", OFFLINE).status == 0
+    (entry,) = host.audit()
+    assert entry["warnings"] == [
+        "libvirt cannot start the guest with the <emulatorpin> of its definition: CPU 99 is not online; "
+        "the definition is corrected when this start has failed: start the guest again then"
+    ]
+    assert [path.name for path in (host.root / "run/emupin/impossible").iterdir()] == [UUID]
+    host.call("release", OFFLINE)
+    assert not list((host.root / "run/emupin/impossible").iterdir())
+
+
+def test_a_definition_that_libvirt_cannot_start_is_the_error_under_refuse(host: Host) -> None:
+    host.set_policy(REFUSE)
+    answer = host.call("prepare", OFFLINE)
+    assert answer.status == 1
+    assert "libvirt cannot start the guest with the <emulatorpin> of its definition: CPU 99 is not" in answer.error
+    assert answer.error.count("\n") == 1
+
+
+def test_where_nothing_is_persisted_the_cure_is_a_command(host: Host) -> None:
+    host.set_policy(REFUSE.replace("refuse}", "refuse, persist: false}"))
+    answer = host.call("prepare", OFFLINE)
+    assert f"`virsh emulatorpin {UUID} 0-15 --config` changes it" in answer.error
+    assert not (host.root / "run/emupin/impossible").exists()

@@ -115,10 +115,24 @@ def serve(call: Call) -> bytes:
         if decision.plan.warnings:
             _audit(call, decision, "unchanged")
         return b""
+    return _act(call, decision)
+
+
+def _act(call: Call, decision: Decision) -> bytes:
+    """Do what comes of the decision for a guest that a rule takes; what is to be printed. Raises EmupinError."""
     _set_refuses(call, decision.plan.on_failure)
-    if decision.plan.failed:
-        raise HostError(f"guest {call.name}", decision.plan.reason, "change its pins or the policy")
-    return _rewrite(call, decision) if call.operation in DECIDES else _enforce(call, decision)
+    if call.operation == "prepare" and decision.guest.emulatorpin:
+        from emupin.node.ownpin import judge
+
+        decision = _Progress.decision = judge(call.root, decision, _Progress.refuses)
+    if not decision.plan.failed:
+        return _rewrite(call, decision) if call.operation in DECIDES else _enforce(call, decision)
+    failure = HostError(f"guest {call.name}", decision.plan.reason, "change its pins or the policy")
+    changes = [] if _Progress.refuses else _impossible(call, decision)
+    if not changes:
+        raise failure
+    log(call.root, str(failure), trouble=True)
+    return _changed(call, decision, changes)
 
 
 def _print(answer: bytes) -> None:
@@ -146,6 +160,12 @@ def _release(call: Call, policy: Policy | None) -> None:
     with Ledger(call.root, policy) as ledger:
         ledger.release(guest.uuid or "")
         ledger.save()
+    from emupin.node import postponed
+
+    if policy and guest.uuid and postponed.take(call.root, guest.uuid):
+        from emupin import order
+
+        order.start(order.correction(guest.uuid, policy.digest))
 
 
 def _read_stdin() -> bytes:
@@ -160,15 +180,32 @@ def _read_stdin() -> bytes:
 
 def _rewrite(call: Call, decision: Decision) -> bytes:
     """The rewritten XML; nothing where the pin is right already."""
-    from emupin.guest import splice
+    if decision.plan.pin is None:
+        return _changed(call, decision, _impossible(call, decision))
+    from emupin.guest.splice import edits
 
-    cpus = decision.plan.pin
-    changes = [] if cpus is None else splice.edits(decision.data, decision.guest, cpus, decision.plan.iothreads)
+    return _changed(call, decision, edits(decision.data, decision.guest, decision.plan.pin, decision.plan.iothreads))
+
+
+def _impossible(call: Call, decision: Decision) -> list[Edit]:
+    """What takes out a pin that comes in and that libvirt cannot start the guest with."""
+    if call.operation not in FILTERS or not decision.guest.emulatorpin:
+        return []
+    from emupin.node.ownpin import removal
+
+    return removal(call.root, decision)
+
+
+def _changed(call: Call, decision: Decision, changes: list[Edit]) -> bytes:
+    """The XML with the `changes`; nothing where there are none."""
     _audit(call, decision, "rewritten" if changes else "unchanged", changes)
     if not changes:
         return b""
-    log(call.root, f"{call.name}: {call.operation}: {_change(decision)}: {decision.plan.reason}")
-    return splice.apply(decision.data, changes)
+    pins = (cpuset.format(pin or ()) or "none" for pin in (decision.guest.emulatorpin, decision.plan.pin))
+    log(call.root, f"{call.name}: {call.operation}: emulatorpin {' -> '.join(pins)}: {decision.plan.reason}")
+    from emupin.guest.splice import apply
+
+    return apply(decision.data, changes)
 
 
 def _enforce(call: Call, decision: Decision) -> bytes:
@@ -196,11 +233,6 @@ def _enforce(call: Call, decision: Decision) -> bytes:
     if changes:
         log(call.root, f"{call.name}: {call.operation}: emulator threads put on {cpuset.format(cpus)}")
     return b""
-
-
-def _change(decision: Decision) -> str:
-    before, after = decision.guest.emulatorpin, decision.plan.cpus
-    return f"emulatorpin {cpuset.format(before or ()) or 'none'} -> {cpuset.format(after or ())}"
 
 
 def _audit(

@@ -57,6 +57,11 @@ def order_for(plan: Plan, status: Status, policy: str) -> Order:
     return Order(guest.uuid or "", guest.id or "", plan.pin, plan.persist, plan.iothreads, *origin)
 
 
+def correction(uuid: str, policy: str) -> Order:
+    """To see to the persistent definition alone."""
+    return Order(uuid, SHUT_OFF, None, True, False, "", "", policy)
+
+
 def start(order: Order) -> None:
     """Start the recording process and leave it: a session of its own, nothing of ours open in it.
 

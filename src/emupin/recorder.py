@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import errno
 import os
-import time
 
 from emupin import __version__
 from emupin.base import cpuset, files
@@ -16,17 +15,15 @@ from emupin.base.errors import EmupinError, HostError, RecordError
 from emupin.base.frozen import Frozen
 from emupin.base.log import log
 from emupin.base.text import printable
-from emupin.guest import splice
 from emupin.guest.domainxml import read
-from emupin.node import former, store
+from emupin.node import former, libvirtd, store
 from emupin.node.definition import settle_definition
 from emupin.order import NO_PIN, SHUT_OFF, Order
 from emupin.trail import entries, writer
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-    from typing import Any
+    from collections.abc import Sequence
 
     import libvirt
 
@@ -39,7 +36,6 @@ if TYPE_CHECKING:
 LIVE, PERSISTENT = "live", "persistent"
 """Definitions of a guest."""
 
-URI = "qemu:///system"
 WAIT_SECONDS = 3600.0
 """How long an incoming migration may take before the recording is given up."""
 TRIES = 20
@@ -152,85 +148,25 @@ def record(root: str, order: Order, policy: Policy | None, hurried: bool = False
     A guest that is gone, or runs anew, has nothing to record. Who is `hurried` does not wait for a migration to end.
     Raises EmupinError.
     """
-    libvirt = _libvirt()
+    libvirt = libvirtd.bindings()
     try:
-        domain = _connect(HURRIED_SECONDS if hurried else CONNECT_SECONDS).lookupByUUIDString(order.uuid)
-        _wait_until_free(domain, HURRIED_SECONDS if hurried else WAIT_SECONDS)
+        domain = libvirtd.connect(HURRIED_SECONDS if hurried else CONNECT_SECONDS).lookupByUUIDString(order.uuid)
+        libvirtd.wait_until_free(domain, HURRIED_SECONDS if hurried else WAIT_SECONDS)
         if order.domain_id != SHUT_OFF and domain.ID() != int(order.domain_id):
             return {}
         done: dict[str, Recorded] = {}
         book, tries = _Book(root, order.uuid), 1 if hurried else TRIES
         if order.domain_id != SHUT_OFF and order.cpus is not None:
-            done.update(_asked_again(lambda: _record_live(domain, order, book), LIVE, tries))
+            done.update(libvirtd.asked_again(lambda: _record_live(domain, order, book), LIVE, tries))
         if order.persist and policy and domain.isPersistent():
-            done.update(_asked_again(lambda: _record_persistent(domain, root, policy, book), PERSISTENT, tries))
+            done.update(libvirtd.asked_again(lambda: _record_persistent(domain, root, policy, book), PERSISTENT, tries))
         return done
     except libvirt.libvirtError as error:
         if error.get_error_code() in (libvirt.VIR_ERR_NO_DOMAIN, libvirt.VIR_ERR_OPERATION_INVALID):
             return {}  # It has stopped meanwhile.
-        raise RecordError(URI, str(error), "the threads are placed, only libvirt's XML does not say so") from None
-
-
-def _libvirt() -> Any:
-    """The bindings, quiet. Raises RecordError."""
-    try:
-        import libvirt
-    except ImportError:
-        hint = "install python3-libvirt: until then libvirt's own definitions do not have the pin"
-        raise RecordError("libvirt-python", "is not installed", hint) from None
-    libvirt.registerErrorHandler(lambda *_: None, None)
-    return libvirt
-
-
-def _connect(seconds: float) -> libvirt.virConnect:
-    """A connection; libvirtd answers nobody until it has called `reconnect` for every guest."""
-    import libvirt
-
-    deadline = time.monotonic() + seconds
-    while True:
-        try:
-            return libvirt.open(URI)
-        except libvirt.libvirtError:
-            if time.monotonic() > deadline:
-                raise
-        time.sleep(0.2)
-
-
-def _wait_until_free(domain: libvirt.virDomain, seconds: float) -> None:
-    """Wait while the guest is starting or coming in; a call would hold one of libvirtd's workers for 30 s and fail.
-
-    Raises RecordError after so many `seconds`.
-    """
-    import libvirt
-
-    busy = (libvirt.VIR_DOMAIN_PAUSED_MIGRATION, libvirt.VIR_DOMAIN_PAUSED_STARTING_UP)
-    deadline, pause = time.monotonic() + seconds, 0.02
-    while True:
-        state, reason = domain.state()
-        if state != libvirt.VIR_DOMAIN_PAUSED or reason not in busy:
-            return
-        if time.monotonic() > deadline:
-            raise RecordError(URI, f"the guest was busy for {seconds / 60:.2g} minutes", "`virsh emulatorpin` does it")
-        time.sleep(pause)
-        pause = min(2 * pause, 1.0)
-
-
-def _asked_again(ask: Callable[[], Recorded | None], kind: str, tries: int) -> dict[str, Recorded]:
-    """What `ask` changed in the definition of a `kind`; somebody else may have the guest's job for 30 s.
-
-    Raises libvirtError, EmupinError.
-    """
-    import libvirt
-
-    for _ in range(tries):
-        try:
-            done = ask()
-        except libvirt.libvirtError as error:
-            if error.get_error_code() != libvirt.VIR_ERR_OPERATION_TIMEOUT:
-                raise
-            continue
-        return {kind: done} if done else {}
-    raise RecordError(URI, f"the {kind} definition was busy {tries} times for 30 s", "`virsh emulatorpin` does it")
+        raise RecordError(
+            libvirtd.URI, str(error), "the threads are placed, only libvirt's XML does not say so"
+        ) from None
 
 
 class _Book(Frozen):
@@ -268,7 +204,7 @@ def _record_persistent(domain: libvirt.virDomain, root: str, policy: Policy, boo
     if settled.pin is not None:
         kind = PERSISTENT, libvirt.VIR_DOMAIN_AFFECT_CONFIG
         return _pin(domain, guest, settled.pin, settled.plan.iothreads, kind, book)
-    take_out(domain)
+    libvirtd.take_out(domain)
     why = f"its pin was taken out, libvirt cannot start the guest with it: {settled.obstacle}"
     return Recorded(guest.name, _text(guest.emulatorpin), None, why)
 
@@ -281,20 +217,6 @@ def _pin(
     if guest.emulatorpin == cpus and not iothreads:
         return None
     book.remember(kind[0], guest, cpus, iothreads)
-    mask = tuple(cpu in cpus for cpu in range(max(cpus) + 1))
-    if guest.emulatorpin != cpus:
-        domain.pinEmulator(mask, kind[1])
-    for iothread in iothreads:
-        domain.pinIOThread(iothread, mask, kind[1])
+    libvirtd.pin(domain, cpus if guest.emulatorpin != cpus else None, dict.fromkeys(iothreads, cpus), kind[1])
     why = f"had another pin, now it says {cpuset.format(cpus)}"
     return Recorded(guest.name, _text(guest.emulatorpin), _text(cpus), why)
-
-
-def take_out(domain: libvirt.virDomain) -> None:
-    """Define the guest anew without its `<emulatorpin>`: no call of libvirt's takes one out. Raises libvirtError."""
-    import libvirt
-
-    flags = libvirt.VIR_DOMAIN_XML_INACTIVE | libvirt.VIR_DOMAIN_XML_SECURE
-    data = domain.XMLDesc(flags).encode()
-    guest = read(data, "persistent definition", frozenset())
-    domain.connect().defineXML(splice.apply(data, splice.removal(data, guest)).decode())

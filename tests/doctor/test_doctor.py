@@ -494,6 +494,11 @@ def pool_switched_off(lab: Lab) -> None:
     lab.write("etc/kolla/nova-compute/nova.conf", text)
 
 
+@fault(PROBLEM, "guest nfv-9 cannot start with its <emulatorpin> 99: CPU 99 is not online")
+def definition_with_an_impossible_pin(lab: Lab) -> None:
+    lab.write("etc/libvirt/qemu/nfv-9.xml", domain_xml("nfv-9", "99"))
+
+
 @fault(WARNING, "no cgroup has the cpuset controller")
 def no_cpuset(lab: Lab) -> None:
     lab.write("proc/self/mountinfo", MOUNTS.replace("cpuset", "cpu"))

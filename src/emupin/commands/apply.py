@@ -33,6 +33,9 @@ asked to change its XML. A guest that is shut off has its persistent XML changed
 
 The hook goes on with the installed policy, whatever --policy says here.
 
+--undo puts back the pins that stood in libvirt's XML before emupin recorded its own, and moves the threads there. A pin
+that was changed since stays. The hook places the guest again when it is started next, unless the policy has changed.
+
 status: 0 all is in line, or was brought in line; 1 without --yes: something would change; 2 after an error.
 """
 
@@ -49,6 +52,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     parser.add_argument("guests", nargs="*", metavar="GUEST", help="name or UUID; running, or shut off")
     parser.add_argument("--all", action="store_true", help="all guests that run or are defined")
     parser.add_argument("--yes", action="store_true", help="do it (default: say what would be done)")
+    parser.add_argument("--undo", action="store_true", help="put back what stood there before emupin recorded its pins")
     options.add_policy(parser)
     options.add_json(parser)
     parser.set_defaults(run=run)
@@ -59,6 +63,10 @@ def run(args: argparse.Namespace) -> int:
     if bool(args.guests) == args.all:
         raise EmupinError("emupin apply", "which guests?", "name some, or give --all")
     root = root_from_environment()
+    if args.undo:
+        from emupin.commands import undo
+
+        return undo.run(root, _all(root) if args.all else _chosen(root, args.guests), args)
     context = _context(root, args.policy)
     names = _all(root) if args.all else _chosen(root, args.guests)
     if args.policy and args.yes:

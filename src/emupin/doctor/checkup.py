@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from emupin.base.errors import EmupinError
-from emupin.doctor import cpus, hook, kernel, libvirtd, policy, python, security, trail
+from emupin.doctor import cpus, definitions, hook, kernel, libvirtd, policy, python, security, trail
 from emupin.doctor.finding import UNKNOWN, Finding
 
 if TYPE_CHECKING:
@@ -23,6 +23,7 @@ CHECKS: dict[str, tuple[Check, ...]] = {
     "python": (python.check_interpreter, python.check_library, python.check_modules),
     "policy": (policy.check_policy,),
     "cpus": (cpus.check_online, cpus.check_isolated, cpus.check_nova),
+    "guests": (definitions.check_startable,),
     "kernel": (kernel.check_cgroups, kernel.check_vhost, kernel.check_threads),
     "trail": (trail.check_folders, trail.check_trail, trail.check_kept, trail.check_currency),
     "clock": (trail.check_clock,),

@@ -63,13 +63,15 @@ def edits(data: bytes, domain: Domain, emulator: frozenset[int], follow: bool = 
     return [*changes, _insert(data, layout, ahead, missing, cpus)] if missing else changes
 
 
-def removal(data: bytes, domain: Domain) -> list[Edit]:
-    """What takes the `<emulatorpin>` out, with the line that it has to itself; nothing where there is none."""
-    element = domain.layout.emulatorpin
-    if element is None:
-        return []
-    line = _line_start(data, element.start)
-    return [Edit(element.start - len(line), element_end(data, element), b"")]
+def removal(data: bytes, domain: Domain, keys: Iterable[str] = ("emulator",)) -> list[Edit]:
+    """What takes the pins `keys` out, the emulator's or an iothread's by its number, each with the line it starts."""
+    layout = domain.layout
+    places = {str(key): element for key, element in layout.iothreadpins(domain.iothreadpins).items()}
+    if layout.emulatorpin:
+        places["emulator"] = layout.emulatorpin
+    found = [places[key] for key in keys if key in places]
+    lines = [_line_start(data, element.start) for element in found]
+    return [Edit(each.start - len(line), element_end(data, each), b"") for each, line in zip(found, lines)]
 
 
 def apply(data: bytes, changes: Iterable[Edit]) -> bytes:

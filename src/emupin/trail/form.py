@@ -27,6 +27,7 @@ RECORD = ("uuid", "name", "rule", "placement", "before", "after", "diff", "polic
 
 OTHERS: dict[str, tuple[str, ...]] = {
     "record": (*EVERY, *RECORD),
+    "undo": (*EVERY, *RECORD),
     "gap": ("reason",),
     "mend": ("reason", "intact", "torn"),
 }

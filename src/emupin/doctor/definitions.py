@@ -1,0 +1,62 @@
+"""Whether libvirt can start every guest that is defined here with the pin that its definition has."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+from emupin.base import cpuset
+from emupin.base.errors import DomainError
+from emupin.base.files import DEFINITIONS, read_bytes
+from emupin.base.text import printable
+from emupin.doctor.finding import Finding, ok, problem, unknown
+from emupin.engine import host
+from emupin.engine.startable import obstacle
+from emupin.guest import domainxml
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from emupin.doctor.machine import Machine
+    from emupin.engine.host import Host
+
+CURE = "`emupin apply --yes {name}` puts the planned pin there; `virsh emulatorpin {name} CPUS --config` another one"
+
+
+def check_startable(machine: Machine) -> Iterator[Finding]:
+    """No definition has a pin that costs the guest its next start. Raises HostError."""
+    facts = host.read(machine.root)
+    names = _defined(machine.root)
+    if names is None:
+        yield unknown(f"{machine.root}{DEFINITIONS} cannot be listed", "run it as root")
+        return
+    faults = [fault for name in names for fault in _faults(machine.root, name, facts)]
+    yield from faults or [ok("libvirt can start every guest with the pin of its definition")]
+
+
+def _defined(root: str) -> list[str] | None:
+    """The names of the defined guests; None where they may not be looked at."""
+    try:
+        return sorted(name[:-4] for name in os.listdir(root + DEFINITIONS) if name.endswith(".xml"))
+    except FileNotFoundError:
+        return []
+    except OSError:
+        return None
+
+
+def _faults(root: str, name: str, facts: Host) -> Iterator[Finding]:
+    path = f"{root}{DEFINITIONS}/{name}.xml"
+    try:
+        guest = domainxml.read(read_bytes(path), path, frozenset())
+    except FileNotFoundError:  # Undefined meanwhile.
+        return
+    except OSError as error:
+        yield unknown(f"{path}: cannot be read: {error.strerror}", "run it as root")
+        return
+    except DomainError as error:
+        yield unknown(f"{error.where}: {error.what}", error.hint)
+        return
+    why = obstacle(guest.emulatorpin, guest, facts) if guest.emulatorpin else None
+    if why:
+        pin, shown = cpuset.format(guest.emulatorpin or ()), printable(name)
+        yield problem(f"guest {shown} cannot start with its <emulatorpin> {pin}: {why}", CURE.format(name=shown))

@@ -1,0 +1,122 @@
+"""libvirt's own definitions of a guest, by its API: only ever from a process that libvirt does not wait for."""
+
+from __future__ import annotations
+
+import time
+
+from emupin.base.errors import RecordError
+from emupin.guest import splice
+from emupin.guest.domainxml import read
+from emupin.node.former import EMULATOR
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping
+    from typing import Any, TypeVar
+
+    import libvirt
+
+    Cpus = frozenset[int]
+    Done = TypeVar("Done")
+
+URI = "qemu:///system"
+
+
+def bindings() -> Any:
+    """The bindings, quiet. Raises RecordError."""
+    try:
+        import libvirt
+    except ImportError:
+        hint = "install python3-libvirt: until then libvirt's own definitions do not have the pin"
+        raise RecordError("libvirt-python", "is not installed", hint) from None
+    libvirt.registerErrorHandler(lambda *_: None, None)
+    return libvirt
+
+
+def connect(seconds: float) -> libvirt.virConnect:
+    """A connection; libvirtd answers nobody until it has called `reconnect` for every guest."""
+    import libvirt
+
+    deadline = time.monotonic() + seconds
+    while True:
+        try:
+            return libvirt.open(URI)
+        except libvirt.libvirtError:
+            if time.monotonic() > deadline:
+                raise
+        time.sleep(0.2)
+
+
+def wait_until_free(domain: libvirt.virDomain, seconds: float) -> None:
+    """Wait while the guest is starting or coming in; a call would hold one of libvirtd's workers for 30 s and fail.
+
+    Raises RecordError after so many `seconds`.
+    """
+    import libvirt
+
+    busy = (libvirt.VIR_DOMAIN_PAUSED_MIGRATION, libvirt.VIR_DOMAIN_PAUSED_STARTING_UP)
+    deadline, pause = time.monotonic() + seconds, 0.02
+    while True:
+        state, reason = domain.state()
+        if state != libvirt.VIR_DOMAIN_PAUSED or reason not in busy:
+            return
+        if time.monotonic() > deadline:
+            raise RecordError(URI, f"the guest was busy for {seconds / 60:.2g} minutes", "`virsh emulatorpin` does it")
+        time.sleep(pause)
+        pause = min(2 * pause, 1.0)
+
+
+def asked_again(ask: Callable[[], Done | None], kind: str, tries: int) -> dict[str, Done]:
+    """What `ask` changed in the definition of a `kind`; somebody else may have the guest's job for 30 s.
+
+    Raises libvirtError, EmupinError.
+    """
+    import libvirt
+
+    for _ in range(tries):
+        try:
+            done = ask()
+        except libvirt.libvirtError as error:
+            if error.get_error_code() != libvirt.VIR_ERR_OPERATION_TIMEOUT:
+                raise
+            continue
+        return {kind: done} if done else {}
+    raise RecordError(URI, f"the {kind} definition was busy {tries} times for 30 s", "`virsh emulatorpin` does it")
+
+
+def pin(domain: libvirt.virDomain, cpus: Cpus | None, iothreads: Mapping[int, Cpus], flags: int) -> None:
+    """Pin the emulator threads, unless `cpus` is None, and the `iothreads` in one definition. Raises libvirtError."""
+    if cpus is not None:
+        domain.pinEmulator(_mask(cpus), flags)
+    for iothread, its_cpus in iothreads.items():
+        domain.pinIOThread(iothread, _mask(its_cpus), flags)
+
+
+def _mask(cpus: Cpus) -> tuple[bool, ...]:
+    return tuple(cpu in cpus for cpu in range(max(cpus) + 1))
+
+
+def put_back(uuid: str, kind: str, pins: Mapping[str, Cpus | None], seconds: float) -> None:
+    """Make the definition of a `kind`, live or persistent, say `pins` again; None: none at all. Raises RecordError."""
+    libvirt = bindings()
+    flags = libvirt.VIR_DOMAIN_AFFECT_LIVE if kind == "live" else libvirt.VIR_DOMAIN_AFFECT_CONFIG
+    try:
+        domain = connect(seconds).lookupByUUIDString(uuid)
+        wait_until_free(domain, seconds)
+        taken_out = [key for key, cpus in pins.items() if cpus is None]
+        if taken_out:
+            take_out(domain, taken_out)
+        iothreads = {int(key): cpus for key, cpus in pins.items() if key != EMULATOR and cpus}
+        pin(domain, pins.get(EMULATOR), iothreads, flags)
+    except libvirt.libvirtError as error:
+        raise RecordError(URI, str(error), "what stood there before is not lost: try again") from None
+
+
+def take_out(domain: libvirt.virDomain, keys: Iterable[str] = (EMULATOR,)) -> None:
+    """Define the guest anew without these pins: no call of libvirt's does. Raises libvirtError, DomainError."""
+    import libvirt
+
+    flags = libvirt.VIR_DOMAIN_XML_INACTIVE | libvirt.VIR_DOMAIN_XML_SECURE
+    data = domain.XMLDesc(flags).encode()
+    guest = read(data, "persistent definition", frozenset())
+    domain.connect().defineXML(splice.apply(data, splice.removal(data, guest, keys)).decode())

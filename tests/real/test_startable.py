@@ -1,0 +1,145 @@
+"""Pins that libvirt cannot start a guest with: in its definition, in a saved image, and in a partition that shrinks."""
+
+from __future__ import annotations
+
+from emupin.base import cpuset
+
+from .expect import (
+    define,
+    emulator_cpus,
+    emulatorpin,
+    inactive_pin,
+    live_pin,
+    outcomes,
+    pin_on_disk,
+    policy,
+    recorded,
+    start,
+)
+from .guests import CPUS, Guest
+from .host import CHECKOUT, PrivateHost, eventually
+from .test_confined import EMUPIN, narrow, one_vcpu
+
+ABSENT = CPUS[-1] + 1000
+"""A CPU that no machine of the tests has."""
+
+
+def test_a_definition_with_an_impossible_pin_starts_the_second_time(host: PrivateHost) -> None:
+    host.install(policy())
+    guest = Guest("nfv-1", emulatorpin=str(ABSENT))
+    define(host, guest)
+    assert "Numerical result out of range" in host.virsh("start", guest.uuid, check=False).stderr
+    assert eventually(lambda: inactive_pin(host, guest) == str(CPUS[0])), host.audit()
+    host.virsh("start", guest.uuid)
+    assert emulator_cpus(host, guest) == {frozenset(CPUS[:1])}
+    (prepare, *_) = host.audit()
+    assert f"libvirt cannot start the guest with the <emulatorpin> of its definition: CPU {ABSENT}" in str(prepare)
+    assert ("record", "recorded") in outcomes(host, guest)
+
+
+def test_under_refuse_the_error_that_reaches_virsh_names_the_cure(host: PrivateHost) -> None:
+    host.install(policy(on_failure="refuse"))
+    guest = Guest("nfv-1", emulatorpin=str(ABSENT))
+    define(host, guest)
+    error = host.virsh("start", guest.uuid, check=False).stderr
+    assert f"CPU {ABSENT} is not online; the definition is corrected when this start has failed" in error
+    assert eventually(lambda: inactive_pin(host, guest) == str(CPUS[0])), host.audit()
+    host.virsh("start", guest.uuid)
+
+
+def test_the_partition_is_narrowed_between_two_starts(host: PrivateHost) -> None:
+    """`cpus:1` is recorded, then CPU 1 leaves the partition: the next start fails, the one after it does not."""
+    first, second = CPUS[:2]
+    host.install(policy(f'cpus:{second}", "vcpu:0'))
+    narrow(host, first, second)
+    guest = one_vcpu("nfv-1")
+    start(host, guest)
+    assert recorded(host, guest, second)
+    host.virsh("destroy", guest.uuid)
+    eventually(lambda: not host.path("/sys/fs/cgroup/cpuset/machine/qemu-1-nfv-1.libvirt-qemu").exists())
+    narrow(host, first)
+    assert f"CPU {second} is outside the guest's cgroup" in host.run(EMUPIN, "explain", guest.name).stdout
+    assert host.virsh("start", guest.uuid, check=False).returncode
+    assert eventually(lambda: inactive_pin(host, guest) == str(first)), host.audit()
+    host.virsh("start", guest.uuid)
+    assert emulator_cpus(host, guest) == {frozenset((first,))}
+
+
+def test_an_image_with_an_impossible_pin_is_restored_where_no_placement_passes(host: PrivateHost) -> None:
+    host.install(policy(name="other-*"))
+    narrow(host, *CPUS[:2])
+    guest = one_vcpu("nfv-1")
+    start(host, guest)
+    host.virsh("emulatorpin", guest.uuid, str(CPUS[1]), "--live")
+    host.virsh("save", guest.uuid, "/var/lib/image")
+    narrow(host, CPUS[0])
+    host.set_policy(policy(f"cpus:{CPUS[1]}"))
+    host.virsh("restore", "/var/lib/image")
+    assert emulatorpin(host.virsh("dumpxml", guest.uuid).stdout) is None
+    assert ("restore", "rewritten") in outcomes(host, guest)
+
+
+def test_a_definition_with_swapped_vcpus_gets_its_own_pin(host: PrivateHost) -> None:
+    """The running guest has vCPU 0 on the first CPU; after the next boot vCPU 1 is there."""
+    first, second = CPUS[:2]
+    host.install(policy())
+    guest = Guest("nfv-1")
+    start(host, guest)
+    assert recorded(host, guest)
+    swapped = guest.xml.replace(f"vcpu='0' cpuset='{first}'", f"vcpu='0' cpuset='{second}'")
+    swapped = swapped.replace(f"vcpu='1' cpuset='{second}'", f"vcpu='1' cpuset='{first}'")
+    host.virsh("define", "/dev/stdin", input=swapped)
+    status = host.run(EMUPIN, "status", guest.name, check=False)
+    assert status.returncode == 1
+    assert "persistent XML" in status.stdout
+    host.run(EMUPIN, "apply", "--yes", guest.name)
+    assert (pin_on_disk(host, guest), emulator_cpus(host, guest)) == (str(second), {frozenset((first,))})
+    assert host.run(EMUPIN, "status", guest.name).returncode == 0
+    assert host.run(EMUPIN, "rewrite", "--check", f"/etc/libvirt/qemu/{guest.name}.xml").returncode == 0
+    host.restart_libvirtd()
+    host.virsh("destroy", guest.uuid)
+    host.virsh("start", guest.uuid)
+    assert emulator_cpus(host, guest) == {frozenset((second,))}
+
+
+# -- taken back -------------------------------------------------------------------------------------------------------
+
+
+def test_undo_puts_back_what_stood_there_before(host: PrivateHost) -> None:
+    host.install(policy(checks="{foreign_overlap: off}"))
+    with_pin, without = Guest("nfv-1"), Guest("nfv-2", emulatorpin=None)
+    for guest in (with_pin, without):
+        start(host, guest)
+        assert recorded(host, guest)
+    stored = host.path("/etc/libvirt/qemu/nfv-2.xml").read_text()
+    assert host.run(EMUPIN, "apply", "--undo", "--all", check=False).returncode == 1
+    assert [emulator_cpus(host, guest) for guest in (with_pin, without)] == [{frozenset(CPUS[:1])}] * 2
+    done = host.run(EMUPIN, "apply", "--undo", "--all", "--yes")
+    assert f"persistent XML: <emulatorpin> {CPUS[0]} -> none" in done.stdout
+    assert pin_on_disk(host, with_pin) == live_pin(host, with_pin) == cpuset.format(CPUS[:2])
+    assert pin_on_disk(host, without) is None
+    assert [emulator_cpus(host, guest) for guest in (with_pin, without)] == [{frozenset(CPUS)}] * 2
+    assert host.path("/etc/libvirt/qemu/nfv-2.xml").read_text() == "".join(
+        line for line in stored.splitlines(keepends=True) if "<emulatorpin" not in line
+    )
+    assert ("undo", "recorded") in outcomes(host, with_pin)
+    assert "nothing to take back" in host.run(EMUPIN, "apply", "--undo", "--all", "--yes").stderr
+
+
+def test_undo_leaves_what_was_changed_since(host: PrivateHost) -> None:
+    host.install(policy())
+    guest = Guest("nfv-1")
+    start(host, guest)
+    assert recorded(host, guest)
+    host.virsh("emulatorpin", guest.uuid, str(CPUS[1]), "--config")
+    host.run(EMUPIN, "apply", "--undo", "--yes", guest.name)
+    assert (inactive_pin(host, guest), live_pin(host, guest)) == (str(CPUS[1]), cpuset.format(CPUS[:2]))
+
+
+def test_uninstalling_with_undo_leaves_no_pin_behind(host: PrivateHost) -> None:
+    host.install(policy())
+    guest = Guest("nfv-1", emulatorpin=None)
+    start(host, guest)
+    assert recorded(host, guest)
+    host.run("sh", str(CHECKOUT / "install.sh"), "--uninstall", "--undo")
+    assert inactive_pin(host, guest) is None
