@@ -346,6 +346,7 @@ def test_the_hook_imports_only_what_is_cheap(host: Host) -> None:
 # -- a pin that libvirt cannot start the guest with -------------------------------------------------------------------
 
 OFFLINE = domain_xml(emulatorpin="99")
+STORED = "etc/libvirt/qemu/nfv-1.xml"
 
 
 @pytest.mark.parametrize("operation", ["migrate", "restore"])
@@ -372,6 +373,7 @@ def test_an_impossible_pin_of_a_guest_that_is_not_ours_is_left_alone(host: Host,
 
 
 def test_a_definition_that_libvirt_cannot_start_is_named_and_marked(host: Host) -> None:
+    host.write(STORED, OFFLINE)
     assert host.call("prepare", OFFLINE).status == 0
     (entry,) = host.audit()
     assert entry["warnings"] == [
@@ -385,6 +387,7 @@ def test_a_definition_that_libvirt_cannot_start_is_named_and_marked(host: Host) 
 
 def test_a_definition_that_libvirt_cannot_start_is_the_error_under_refuse(host: Host) -> None:
     host.set_policy(REFUSE)
+    host.write(STORED, OFFLINE)
     answer = host.call("prepare", OFFLINE)
     assert answer.status == 1
     assert "libvirt cannot start the guest with the <emulatorpin> of its definition: CPU 99 is not" in answer.error
@@ -393,6 +396,12 @@ def test_a_definition_that_libvirt_cannot_start_is_the_error_under_refuse(host: 
 
 def test_where_nothing_is_persisted_the_cure_is_a_command(host: Host) -> None:
     host.set_policy(REFUSE.replace("refuse}", "refuse, persist: false}"))
+    host.write(STORED, OFFLINE)
     answer = host.call("prepare", OFFLINE)
     assert f"`virsh emulatorpin {UUID} 0-15 --config` changes it" in answer.error
     assert not (host.root / "run/emupin/impossible").exists()
+
+
+def test_a_guest_without_a_definition_has_its_xml_from_somewhere(host: Host) -> None:
+    host.set_policy(REFUSE)
+    assert "correct it where the guest's XML comes from" in host.call("prepare", OFFLINE).error

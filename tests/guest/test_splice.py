@@ -151,3 +151,28 @@ NEIGHBOURS = {
 @pytest.mark.parametrize(("text", "value"), NEIGHBOURS.values(), ids=NEIGHBOURS)
 def test_quotes_of_a_new_pin(text: str, value: str) -> None:
     assert f"<emulatorpin cpuset={value}/>".encode() in rewritten(text.encode(), frozenset((3,)))
+
+
+@pytest.mark.parametrize(
+    ("inside", "left"),
+    [
+        ("\n  <vcpupin/>\n  <emulatorpin cpuset='2'/>\n", "\n  <vcpupin/>\n"),
+        ("\r\n  <emulatorpin cpuset='2'></emulatorpin> <!-- x -->\r\n", " <!-- x -->\r\n"),
+        ('<emulatorpin cpuset = "2" /><shares>1</shares>', "<shares>1</shares>"),
+        ("<shares>1</shares>", "<shares>1</shares>"),
+    ],
+)
+def test_a_pin_is_taken_out_with_its_line_and_nothing_else(inside: str, left: str) -> None:
+    """One that libvirt cannot start the guest with."""
+    vcpupin = "<vcpupin vcpu='0' cpuset='1'/>"
+    frame = "<domain type='kvm'><name>x</name><vcpu>1</vcpu><cputune>{}</cputune></domain>"
+    data = frame.format(inside.replace("<vcpupin/>", vcpupin)).encode()
+    taken_out = splice.apply(data, splice.removal(data, domainxml.read(data, "test")))
+    assert taken_out.decode() == frame.format(left.replace("<vcpupin/>", vcpupin))
+
+
+def test_pins_of_iothreads_are_taken_out_by_their_numbers() -> None:
+    pins = "<emulatorpin cpuset='1'/><iothreadpin iothread='1' cpuset='1'/><iothreadpin iothread='2' cpuset='2'/>"
+    data = f"<domain><name>x</name><iothreads>2</iothreads><cputune>{pins}</cputune></domain>".encode()
+    left = splice.apply(data, splice.removal(data, domainxml.read(data, "test"), ("2", "7")))
+    assert left == data.replace(b"<iothreadpin iothread='2' cpuset='2'/>", b"")

@@ -24,6 +24,7 @@ from .expect import (
 )
 from .guests import CPUS, Guest, write_disk
 from .host import PrivateHost, eventually
+from .test_confined import narrow, one_vcpu
 
 DISK = "/var/lib/libvirt/boot.img"
 IMAGE = "/var/lib/libvirt/nfv-1.save"
@@ -141,6 +142,25 @@ def test_migration_to_a_host_without_emupin_and_back(host: PrivateHost, other_ho
     assert emulator_cpus(host, guest) == {FIRST}
     assert not tainted(host, guest)
     assert inactive_pin(host, guest) == str(CPUS[0])
+
+
+def test_a_pin_that_the_destination_cannot_start_with_is_taken_out(host: PrivateHost, other_host: PrivateHost) -> None:
+    """No placement passes there, and the guest comes over all the same."""
+    guest = one_vcpu("nfv-1")
+    host.install(ELSEWHERE)
+    narrow(other_host, CPUS[0])
+    start(host, guest)
+    assert recorded(host, guest, CPUS[1])
+    assert migrate(host, guest, other_host, check=False), "without emupin there, the recorded pin costs the migration"
+    other_host.install(ELSEWHERE)
+    assert migrate(host, guest, other_host) == ""
+    assert running(other_host, guest)
+    assert live_pin(other_host, guest) is None
+    assert ("migrate", "rewritten") in outcomes(other_host, guest)
+    other_host.virsh("destroy", guest.uuid)
+    assert other_host.virsh("start", guest.uuid, check=False).returncode, "its definition came unfiltered"
+    assert eventually(lambda: inactive_pin(other_host, guest) is None)
+    other_host.virsh("start", guest.uuid)
 
 
 def test_refused_migration_leaves_the_guest_where_it_is(host: PrivateHost, other_host: PrivateHost) -> None:

@@ -9,7 +9,9 @@ from __future__ import annotations
 
 from emupin.base import cpuset
 from emupin.base.errors import HostError
+from emupin.base.files import DEFINITIONS
 from emupin.base.log import log
+from emupin.base.system import os
 from emupin.engine.definition import settle
 from emupin.engine.startable import obstacle
 from emupin.guest import splice
@@ -27,13 +29,15 @@ def is_ours(plan: Plan) -> bool:
     return plan.persist and (plan.cpus is not None or plan.failed)
 
 
-def complaint(decision: Decision) -> str | None:
+def complaint(root: str, decision: Decision) -> str | None:
     """What is wrong with the guest's own pin, and what to do; None where libvirt can start the guest with it."""
     guest = decision.guest
     why = obstacle(guest.emulatorpin, guest, decision.host) if guest.emulatorpin else None
     if why is None:
         return None
-    if is_ours(decision.plan):
+    if not os.path.exists(f"{root}{DEFINITIONS}/{guest.name}.xml"):
+        cure = "correct it where the guest's XML comes from"
+    elif is_ours(decision.plan):
         cure = "the definition is corrected when this start has failed: start the guest again then"
     else:
         cpus = cpuset.format(decision.host.within(guest.partition))
@@ -46,7 +50,7 @@ def judge(root: str, decision: Decision, refuses: bool) -> Decision:
 
     Raises HostError instead where trouble `refuses` the start: then libvirt's error says it.
     """
-    told = complaint(decision)
+    told = complaint(root, decision)
     if told is None:
         return decision
     guest = decision.guest
