@@ -405,3 +405,14 @@ def test_where_nothing_is_persisted_the_cure_is_a_command(host: Host) -> None:
 def test_a_guest_without_a_definition_has_its_xml_from_somewhere(host: Host) -> None:
     host.set_policy(REFUSE)
     assert "correct it where the guest's XML comes from" in host.call("prepare", OFFLINE).error
+
+
+def test_iothreads_that_followed_an_impossible_pin_lose_theirs_too(host: Host) -> None:
+    host.set_policy(POLICY.replace('["vcpu:0"]', IMPOSSIBLE))
+    pins = "<iothreadpin iothread='1' cpuset='99'/><iothreadpin iothread='2' cpuset='6'/>"
+    with_iothreads = OFFLINE.replace("cpuset='99'/>", f"cpuset='99'/>{pins}").replace(
+        "<cputune>", "<iothreads>2</iothreads><cputune>"
+    )
+    output = host.call("migrate", with_iothreads).output
+    assert "cpuset='99'" not in output
+    assert "<iothreadpin iothread='2' cpuset='6'/>" in output

@@ -107,8 +107,8 @@ def _report(root: str, order: Order, outcome: str, reason: str, done: dict[str, 
         "op": "record",
         "uuid": order.uuid,
         "name": name,
-        "rule": order.rule,
-        "placement": order.placement,
+        "rule": order.rule or (first.rule if first else None),
+        "placement": order.placement or (first.placement if first else None),
         "before": first.before if first else None,
         "after": first.after if first else _text(order.cpus),
         "reason": printable(reason),
@@ -139,6 +139,9 @@ class Recorded(Frozen):
     """The pin that it had."""
     after: str | None
     why: str
+    rule: str | None = None
+    """Of its own plan, like `placement`; None for the live definition, whose are ordered."""
+    placement: str | None = None
 
 
 def record(root: str, order: Order, policy: Policy | None, hurried: bool = False) -> dict[str, Recorded]:
@@ -203,10 +206,11 @@ def _record_persistent(domain: libvirt.virDomain, root: str, policy: Policy, boo
         return None
     if settled.pin is not None:
         kind = PERSISTENT, libvirt.VIR_DOMAIN_AFFECT_CONFIG
-        return _pin(domain, guest, settled.pin, settled.plan.iothreads, kind, book)
-    libvirtd.take_out(domain)
+        done = _pin(domain, guest, settled.pin, settled.plan.iothreads, kind, book)
+        return done and done.replace(rule=settled.plan.rule, placement=settled.plan.placement)
+    libvirtd.take_out(domain, settled.removed)
     why = f"its pin was taken out, libvirt cannot start the guest with it: {settled.obstacle}"
-    return Recorded(guest.name, _text(guest.emulatorpin), None, why)
+    return Recorded(guest.name, _text(guest.emulatorpin), None, why, settled.plan.rule, settled.plan.placement)
 
 
 def _pin(

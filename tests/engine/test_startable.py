@@ -8,10 +8,13 @@ import pytest
 from decisions import GuestXml, pins, policy
 
 from emupin.base import cpuset
+from emupin.engine.definition import settle
+from emupin.engine.explanation import explain
 from emupin.engine.host import Host
 from emupin.engine.plan import plan
 from emupin.engine.startable import obstacle, risk, slows_allocation
 from emupin.guest.domain import Domain, Memory
+from emupin.screen.explanationtext import render
 
 Nodes = frozenset[int]
 
@@ -116,3 +119,28 @@ def test_where_libvirt_prunes_the_nodes_allocation_is_slower() -> None:
     assert slows_allocation(frozenset((0, 4)), nfv, fixed) is None
     assert slows_allocation(frozenset((0,)), guest(), fixed) is None
     assert slows_allocation(frozenset((0,)), nfv, TWO_NODES) is None
+
+
+def test_a_definition_is_settled_by_its_own_plan() -> None:
+    nfv, rules = guest().replace(emulatorpin=frozenset((4,))), policy('"vcpu:0"')
+    settled = settle(nfv, plan(nfv, rules, TWO_NODES), TWO_NODES)
+    assert (settled.pin, settled.obstacle, settled.differs(nfv)) == (frozenset((0,)), None, True)
+    assert not settled.differs(nfv.replace(emulatorpin=frozenset((0,))))
+
+
+@pytest.mark.parametrize(("placement", "goes"), [('"vcpu:7"', True), ("keep", False)])
+def test_an_impossible_pin_goes_where_the_rule_has_none_to_put_there(placement: str, goes: bool) -> None:
+    absent = frozenset((99,))
+    nfv = guest().replace(emulatorpin=absent, iothreadpins={1: absent, 2: frozenset((3,))})
+    settled = settle(nfv, plan(nfv, policy(placement), TWO_NODES), TWO_NODES)
+    assert settled.removed == (("emulator", "1") if goes else ())
+    assert settled.differs(nfv) == goes
+
+
+def test_explain_says_what_becomes_of_a_pin_that_is_not_startable() -> None:
+    nfv = guest(immediate=True, **BOTH).replace(emulatorpin=frozenset((4,)))
+    text = render(explain(nfv, policy('"vcpu:0"'), TWO_NODES), "test", 200, False)
+    assert "in no definition: libvirt could not start the guest with this pin" in text
+    assert "libvirt cannot start the guest with the pin it has: libvirt 9.0.0 allocates" in text
+    text = render(explain(nfv, policy('"vcpu:0"'), TWO_NODES.replace(libvirt=DEBIAN_13)), "test", 200, False)
+    assert "its memory on NUMA node 1 is allocated by the emulator's CPU 0 alone" in text

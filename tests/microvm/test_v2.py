@@ -123,8 +123,8 @@ def test_cpus_that_the_parent_lacks_are_reported_and_cost_no_guest_its_life(scen
     assert (seen["pid"], seen["state"]) == (scenes["wide"]["pid"], "running")
     last = seen["audit"][-1]
     assert (last["op"], last["outcome"]) == ("reconnect", "failed")
-    assert "holds 2-3, effective are 3; a cgroup above the guest's has fewer CPUs" in last["reason"]
-    assert any("effective are 3" in line for line in scenes["end"]["syslog"] if line.startswith("<27>"))
+    assert "CPU 2 is outside the guest's cgroup: /machine may have 0-1,3" in last["reason"]
+    assert any("/machine may have 0-1,3" in line for line in scenes["end"]["syslog"] if line.startswith("<27>"))
 
 
 def test_dedicated_takes_a_cpu_on_the_guests_node(scenes: Scenes) -> None:

@@ -25,6 +25,8 @@ class Settled(Frozen):
     """None: the pin that is there stays, or goes."""
     obstacle: str | None = None
     """Why libvirt cannot start the guest with the pin that is there, which goes; None: it does not go."""
+    removed: tuple[str, ...] = ()
+    """Whose pins go: the emulator's, and those of iothreads, by their numbers, that say the same."""
 
     def differs(self, guest: Domain) -> bool:
         """Whether the definition `guest` says something else."""
@@ -43,4 +45,8 @@ def settle(guest: Domain, made: Plan, host: Host | None) -> Settled:
     if made.pin is not None:
         return Settled(made, made.pin)
     ours = made.cpus is not None or made.failed
-    return Settled(made, None, obstacle(guest.emulatorpin, guest, host) if ours and guest.emulatorpin else None)
+    why = obstacle(guest.emulatorpin, guest, host) if ours and guest.emulatorpin else None
+    if why is None:
+        return Settled(made)
+    followers = [str(each) for each, cpus in guest.iothreadpins.items() if cpus == guest.emulatorpin]
+    return Settled(made, None, why, ("emulator", *followers))

@@ -70,7 +70,7 @@ def look(context: Context, name: str, facts: Facts) -> Look:
     }
     settled = found.live.settled
     if settled and settled.plan.persist and (settled.pin is not None or settled.obstacle):
-        stored = _diff(read_file(f"{context.root}{DEFINITIONS}/{name}.xml"), settled.pin, settled.plan.iothreads)
+        stored = _stored_diff(read_file(f"{context.root}{DEFINITIONS}/{name}.xml"), settled)
         diffs.update({PERSISTENT: stored} if stored else {})
     return Look(found.guest, True, found.plan, found.drifts, diffs, found.persistence)
 
@@ -92,7 +92,7 @@ def _look_shut_off(context: Context, name: str, facts: Facts) -> Look:
     settled = settle(guest, plan(guest, context.policy, facts.host, others), facts.host)
     if not settled.plan.persist or not settled.differs(guest):
         return Look(guest, False, settled.plan)
-    diff = _diff(data, settled.pin, settled.plan.iothreads)
+    diff = _stored_diff(data, settled)
     return Look(guest, False, settled.plan, tuple(_stored_drifts(guest, settled)), {PERSISTENT: diff} if diff else {})
 
 
@@ -106,10 +106,17 @@ def _stored_drifts(guest: Domain, settled: Settled) -> list[Drift]:
     return [Drift(PERSISTENT, element, settled.pin, pin, cause) for element, pin in pins if pin != settled.pin]
 
 
-def _diff(data: bytes, pin: Cpus | None, follow: bool) -> tuple[str, ...]:
-    """The lines that differ once the definition says `pin`, or none at all."""
+def _stored_diff(data: bytes, settled: Settled) -> tuple[str, ...]:
+    if settled.pin is not None:
+        return _diff(data, settled.pin, settled.plan.iothreads)
     guest = domainxml.read(data, "definition", frozenset())
-    edits = splice.removal(data, guest) if pin is None else splice.edits(data, guest, pin, follow)
+    return tuple(splice.cputune_diff(data, guest, splice.removal(data, guest, settled.removed)))
+
+
+def _diff(data: bytes, pin: Cpus | None, follow: bool) -> tuple[str, ...]:
+    """The lines that differ once the definition says `pin`."""
+    guest = domainxml.read(data, "definition", frozenset())
+    edits = splice.edits(data, guest, pin or frozenset(), follow)
     return tuple(splice.cputune_diff(data, guest, edits)) if edits else ()
 
 

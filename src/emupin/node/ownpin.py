@@ -68,8 +68,8 @@ def judge(root: str, decision: Decision, refuses: bool) -> Decision:
 
 def removal(root: str, decision: Decision) -> list[Edit]:
     """What takes an impossible pin out of the XML of a guest that comes in; nothing where there is none."""
-    why = settle(decision.guest, decision.plan, decision.host).obstacle
-    if why is None:
+    settled = settle(decision.guest, decision.plan, decision.host)
+    if settled.obstacle is None:
         return []
-    log(root, f"{decision.guest.name}: its <emulatorpin> is taken out: {why}", trouble=True)
-    return splice.removal(decision.data, decision.guest)
+    log(root, f"{decision.guest.name}: its <emulatorpin> is taken out: {settled.obstacle}", trouble=True)
+    return splice.removal(decision.data, decision.guest, settled.removed)
