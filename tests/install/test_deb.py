@@ -5,10 +5,12 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 from roots import run, steps
+from test_linters import need
 
 CHECKOUT = Path(__file__).parents[2]
 TOOLS = ("dpkg-buildpackage", "dh", "dh_python3", "fakeroot", "lintian")
@@ -147,3 +149,42 @@ def test_purging_leaves_nothing_but_the_foreign_hook(life: dict[str, list[str]])
     lines = life["purge"]
     assert "nothing left" in lines
     assert "qemu" in lines
+
+
+ROLE = f"""
+export PATH={Path(sys.executable).parent}:$PATH ANSIBLE_NOCOLOR=1 ANSIBLE_ROLES_PATH={CHECKOUT}/deploy/ansible/roles
+cat >/tmp/play.yml <<'TEXT'
+- hosts: all
+  roles: [emupin]
+  vars:
+    emupin_source: file
+    emupin_file: /tmp/given/emupin.deb
+    emupin_policy_file: {CHECKOUT}/examples/policy.yaml
+    ansible_python_interpreter: /usr/bin/python3
+TEXT
+play() {{ ansible-playbook -i localhost, -c local /tmp/play.yml "$@" || echo "failed with $?"; }}
+daemon libvirtd
+echo "== check"
+play --check
+echo "== first"
+play
+dpkg-query --show emupin
+reloads
+echo "== second"
+play
+echo "== absent"
+play -e emupin_state=absent
+dpkg-query --show --showformat '${{db:Status-Status}}\\n' emupin
+"""
+
+
+def test_the_ansible_role_installs_the_package_file(packages: Path, tmp_path: Path) -> None:
+    need("ansible-playbook")
+    done = steps(run(tmp_path, packages, ROLE))
+    figures = {name: next(line for line in lines if line.startswith("localhost  ")) for name, lines in done.items()}
+    assert {name for name, line in figures.items() if "failed=0 " not in line} == set(), done
+    assert "changed=0 " not in figures["check"]
+    assert any(line.startswith("emupin\t0.") for line in done["first"])
+    assert int(done["first"][-1]) >= 1  # by the package, and by the role's handler
+    assert "changed=0 " in figures["second"]
+    assert done["absent"][-1] == "config-files"

@@ -22,7 +22,7 @@ import time
 STORE = "/run/.private"
 """Where the layers of the overlays are, the log, and the marker that the host is ready."""
 
-OVERLAID = ("/etc", "/usr/local", "/var/cache", "/var/lib", "/var/log")
+OVERLAID = ("/etc", "/usr", "/var/cache", "/var/lib", "/var/log")
 """The machine's files, with the host's own changes on top of them."""
 
 EMPTY = (
