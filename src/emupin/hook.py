@@ -121,7 +121,7 @@ def serve(call: Call) -> bytes:
 def _act(call: Call, decision: Decision) -> bytes:
     """Do what comes of the decision for a guest that a rule takes; what is to be printed. Raises EmupinError."""
     _set_refuses(call, decision.plan.on_failure)
-    if call.operation == "prepare" and decision.guest.emulatorpin:
+    if call.operation == "prepare" and decision.obstacle:
         from emupin.node.ownpin import judge
 
         decision = _Progress.decision = judge(call.root, decision, _Progress.refuses)
@@ -189,7 +189,7 @@ def _rewrite(call: Call, decision: Decision) -> bytes:
 
 def _impossible(call: Call, decision: Decision) -> list[Edit]:
     """What takes out a pin that comes in and that libvirt cannot start the guest with."""
-    if call.operation not in FILTERS or not decision.guest.emulatorpin:
+    if call.operation not in FILTERS or not decision.obstacle:
         return []
     from emupin.node.ownpin import removal
 

@@ -16,6 +16,7 @@ from emupin.engine.host import canonical
 from emupin.engine.hostcache import read_cached
 from emupin.engine.plan import plan
 from emupin.engine.situation import cpus_that_matter
+from emupin.engine.startable import obstacle
 from emupin.guest.domainxml import read
 from emupin.node.claims import Ledger
 
@@ -41,6 +42,12 @@ class Decision(Frozen):
     plan: Plan
     warnings: tuple[str, ...]
     """The plan's, and what is wrong with the policy file itself or could not be kept."""
+
+    @property
+    def obstacle(self) -> str | None:
+        """Why libvirt cannot start the guest with the pin that its XML has; None where it can, or there is none."""
+        pin = self.guest.emulatorpin
+        return obstacle(pin, self.guest, self.host) if pin else None
 
 
 def decide(

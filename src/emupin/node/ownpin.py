@@ -13,7 +13,6 @@ from emupin.base.files import DEFINITIONS
 from emupin.base.log import log
 from emupin.base.system import os
 from emupin.engine.definition import settle
-from emupin.engine.startable import obstacle
 from emupin.guest import splice
 from emupin.node import postponed
 
@@ -31,8 +30,7 @@ def is_ours(plan: Plan) -> bool:
 
 def complaint(root: str, decision: Decision) -> str | None:
     """What is wrong with the guest's own pin, and what to do; None where libvirt can start the guest with it."""
-    guest = decision.guest
-    why = obstacle(guest.emulatorpin, guest, decision.host) if guest.emulatorpin else None
+    guest, why = decision.guest, decision.obstacle
     if why is None:
         return None
     if not os.path.exists(f"{root}{DEFINITIONS}/{guest.name}.xml"):
