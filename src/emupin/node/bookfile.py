@@ -16,7 +16,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from emupin.node.book import Book
+    from emupin.node.book import Book, Record
 
 FILE = f"{RUN}/claims"
 HEAD = "emupin-claims 2"
@@ -26,48 +26,46 @@ QUOTED = {"%": "%25", " ": "%20", "\n": "%0a"}
 """Characters of a file name that mean something here."""
 
 
-def load(root: str, book: Book) -> bytes:
-    """Fill an empty `book` from the ledger's file; what the file holds, in this version's format.
+class Written:
+    """The file as it was read: what has not changed since need not be spelt anew."""
 
-    One that is missing, torn, or from another boot says nothing.
-    """
+    def __init__(self, payload: bytes = b"") -> None:
+        self.payload = payload
+        self.lines: dict[str, tuple[Record, str]] = {}
+        """Those of running guests, by status file, each with what it was read as."""
+
+
+def load(root: str, book: Book) -> Written:
+    """Fill an empty `book` from the ledger's file. One that is missing, torn, or from another boot says nothing."""
     try:
         data = read_bytes(root + FILE)
     except OSError:
-        return b""
+        return Written()
     head, _, payload = data.partition(b"\n")
     words = os.fsdecode(head).split(" ")
     if words[-1] != hex_digest(payload):
-        return b""
+        return Written()
     if len(words) == 1:
         from emupin.node import oldbook
 
         oldbook.read(payload, _boot(root), book)
     elif " ".join(words[:-1]) == HEAD:  # Else a later version's.
-        try:
-            _read(os.fsdecode(payload), _boot(root), book)
-        except ValueError:  # Whole, and yet not written by emupin.
-            for part in (book.records, book.claims, book.starting, book.history):
-                part.clear()
-            return b""
-        return payload
-    return b""
+        return _read(payload, _boot(root), book)
+    return Written()
 
 
-def save(root: str, book: Book, written: bytes = b"") -> None:
+def save(root: str, book: Book, written: Written) -> None:
     """Write the file, unless it was `written` like that before. Raises OSError."""
-    payload = os.fsencode("\n".join(_lines(book, _boot(root))) + "\n")
-    if payload != written:
+    payload = os.fsencode("\n".join(_lines(book, _boot(root), written)) + "\n")
+    if payload != written.payload:
         replace_file(root + FILE, f"{HEAD} {hex_digest(payload)}\n".encode() + payload, durable=False)
 
 
-def _lines(book: Book, boot: str) -> list[str]:
+def _lines(book: Book, boot: str, written: Written) -> list[str]:
     lines = [f"boot {boot}"]
-    for name, (uuid, stamp, pid, vcpus, iothreads, recorded, seen, floats) in book.records.items():
-        lines.append(
-            f"run {_quoted(name)} {_quoted(uuid)} {stamp[0]} {stamp[1]} {stamp[2]} {pid} {_masks(vcpus)} "
-            f"{iothreads:x} {recorded:x} {seen:x} {floats:d}"
-        )
+    for name, record in book.records.items():
+        known = written.lines.get(name)
+        lines.append(known[1] if known and known[0] is record else _run(name, record))
     for uuid, claim in book.claims.items():
         cpus, former, alone = claim.cpus, claim.former, claim.former_alone
         apart = f"{claim.vhost:x} {claim.vhost_dedicated:d}"
@@ -79,20 +77,39 @@ def _lines(book: Book, boot: str) -> list[str]:
     return lines
 
 
-def _read(text: str, boot: str, book: Book) -> None:
-    lines = text.split("\n")
-    if lines[0] == f"boot {boot}":
-        for line in lines[1:]:
-            kind, *words = line.split(" ")
-            if kind in _TAKE:
-                _TAKE[kind](book, words)
+def _run(name: str, record: Record) -> str:
+    uuid, (time, inode, size), pid, vcpus, iothreads, recorded, seen, floats = record
+    threads = f"{_masks(vcpus)} {iothreads:x} {recorded:x} {seen:x} {floats:d}"
+    return f"run {_quoted(name)} {_quoted(uuid)} {time} {inode} {size} {pid} {threads}"
 
 
-def _take_run(book: Book, words: list[str]) -> None:
-    name, uuid, time, inode, size, pid, vcpus, iothreads, recorded, seen, floats = words[:11]
+def _read(payload: bytes, boot: str, book: Book) -> Written:
+    """Nothing, too, where the file is whole and yet not written by emupin."""
+    written, text = Written(payload), os.fsdecode(payload)
+    if not text.startswith(f"boot {boot}\n"):
+        return Written()
+    try:
+        for line in text.split("\n"):
+            words = line.split(" ")
+            if words[0] == "run":
+                name, record = _parsed_run(words)
+                book.records[name], written.lines[name] = record, (record, line)
+            elif words[0] in _TAKE:
+                _TAKE[words[0]](book, words[1:])
+    except ValueError:
+        for part in (book.records, book.claims, book.starting, book.history):
+            part.clear()
+        return Written()
+    return written
+
+
+def _parsed_run(words: list[str]) -> tuple[str, Record]:
+    _, name, uuid, time, inode, size, pid, vcpus, iothreads, recorded, seen, floats, *_ = words
     stamp = int(time), int(inode), int(size)
     masks = int(iothreads, 16), int(recorded, 16), int(seen, 16)
-    book.records[_unquoted(name)] = _unquoted(uuid), stamp, int(pid), _parsed(vcpus), *masks, floats == "1"
+    if "%" in name or "%" in uuid:
+        name, uuid = _unquoted(name), _unquoted(uuid)
+    return name, (uuid, stamp, int(pid), _parsed(vcpus), *masks, floats == "1")
 
 
 def _take_claim(book: Book, words: list[str]) -> None:
@@ -112,12 +129,7 @@ def _take_past(book: Book, words: list[str]) -> None:
     book.history[_unquoted(uuid)] = int(cpus, 16)
 
 
-_TAKE: dict[str, Callable[[Book, list[str]], None]] = {
-    "run": _take_run,
-    "claim": _take_claim,
-    "start": _take_start,
-    "past": _take_past,
-}
+_TAKE: dict[str, Callable[[Book, list[str]], None]] = {"claim": _take_claim, "start": _take_start, "past": _take_past}
 
 
 def _masks(masks: tuple[int, ...]) -> str:

@@ -40,7 +40,7 @@ class Ledger(Book):
         self.root, self.policy = root, policy
         self.faults: tuple[str, ...] = ()
         """What is wrong with status files, a sentence each: what their guests have is not known in full."""
-        self._written = b""
+        self._written = bookfile.Written()
         self._looked_at: set[str] = set()
         """The status files of guests whose threads were looked at since the ledger was opened."""
         self._lock = -1

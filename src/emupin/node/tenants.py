@@ -42,18 +42,22 @@ def status_files(root: str) -> Iterator[tuple[str, Stamp]]:
     """Every status file's name and stamp. Raises HostError."""
     folder = root + LIBVIRT_RUN
     try:
-        with os.scandir(folder) as entries:
-            names = [entry.name for entry in entries if entry.name.endswith(".xml")]
+        descriptor = os.open(
+            folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
+        )  # To ask there for a name is quickest.
     except FileNotFoundError:
         return  # libvirt has not run yet: nobody holds anything.
     except OSError as error:
         raise HostError(folder, f"cannot be listed: {error.strerror}", "whose CPUs are taken is not known") from None
-    for name in sorted(names):
-        try:
-            status = os.stat(f"{folder}/{name}")
-        except FileNotFoundError:
-            continue  # Ended meanwhile.
-        yield name, (status.st_mtime_ns, status.st_ino, status.st_size)
+    try:
+        for name in sorted([name for name in os.listdir(descriptor) if name.endswith(".xml")]):
+            try:
+                status = os.stat(name, dir_fd=descriptor)
+            except FileNotFoundError:
+                continue  # Ended meanwhile.
+            yield name, (status.st_mtime_ns, status.st_ino, status.st_size)
+    finally:
+        os.close(descriptor)
 
 
 def read(root: str, name: str, stamp: Stamp, sections: frozenset[str]) -> Reading | None:
