@@ -22,6 +22,7 @@ from hosts import Host as HookHost
 from emupin import recorder
 from emupin.base.errors import RecordError
 from emupin.node import former
+from emupin.node.claims import Ledger
 from emupin.order import Order, start
 
 RUNNING, PAUSED, MIGRATION, STARTING = 1, 3, 2, 11
@@ -149,6 +150,29 @@ def test_only_live_where_nothing_is_to_persist_with_a_faked_libvirt(guest: FakeD
 def test_an_incoming_migration_is_waited_for_with_a_faked_libvirt(guest: FakeDomain, tmp_path: Path) -> None:
     guest.states = [(PAUSED, MIGRATION)] * 900 + [(PAUSED, STARTING)] * 9 + [(RUNNING, 0)]
     assert list(record(tmp_path, order())) == ["live", "persistent"]
+
+
+@pytest.mark.parametrize("taken_back", [False, True])
+def test_an_order_is_void_that_a_later_decision_has_overtaken_with_a_faked_libvirt(
+    guest: FakeDomain, tmp_path: Path, taken_back: bool
+) -> None:
+    """It waits for a migration to end, the policy changes, and `apply` decides anew: other CPUs, or none."""
+    folder = tmp_path / "run/libvirt/qemu"
+    folder.mkdir(parents=True)
+    (folder / "nfv-1.xml").write_text(f"<domstatus pid='1'>{domain_xml()}</domstatus>")
+    with Ledger(str(tmp_path), RULES) as ledger:
+        ledger.claim(UUID, frozenset((2,)), dedicated=False)
+        ledger.save()
+    assert list(record(tmp_path, order(persist=False))) == ["live"], "while its decision holds it is carried out"
+    guest.pins[LIVE] = "3"
+    with Ledger(str(tmp_path), RULES) as ledger:
+        if taken_back:
+            ledger.release(UUID)
+        else:
+            ledger.claim(UUID, frozenset((3,)), dedicated=False)
+        ledger.save()
+    assert record(tmp_path, order(persist=False)) == {}
+    assert guest.pins[LIVE] == "3"
 
 
 def test_the_wait_has_an_end_with_a_faked_libvirt(

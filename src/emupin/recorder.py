@@ -16,7 +16,7 @@ from emupin.base.frozen import Frozen
 from emupin.base.log import log
 from emupin.base.text import printable
 from emupin.guest.domainxml import read
-from emupin.node import former, libvirtd, store
+from emupin.node import bookfile, former, libvirtd, store
 from emupin.node.definition import settle_definition
 from emupin.order import NO_PIN, SHUT_OFF, Order
 from emupin.trail import entries, writer
@@ -186,10 +186,16 @@ class _Book(Frozen):
 
 
 def _record_live(domain: libvirt.virDomain, order: Order, book: _Book) -> Recorded | None:
-    """Pin in the live definition, unless it says so already. Raises libvirtError, EmupinError."""
+    """Pin in the live definition, unless it says so already, or something else was decided while the order waited.
+
+    Raises libvirtError, EmupinError.
+    """
     import libvirt
 
     guest = read(domain.XMLDesc(0).encode(), "live definition")
+    if bookfile.promised(book.root, order.uuid) not in (None, order.cpus):
+        log(book.root, f"{guest.name}: record: decided anew meanwhile, the order for {_text(order.cpus)} is void")
+        return None
     return _pin(domain, guest, order.cpus or frozenset(), order.follow, (LIVE, libvirt.VIR_DOMAIN_AFFECT_LIVE), book)
 
 

@@ -9,14 +9,17 @@ from __future__ import annotations
 
 from emupin.base.digest import hex_digest
 from emupin.base.files import RUN, read_bytes, replace_file
+from emupin.base.mask import from_mask
 from emupin.base.system import os
-from emupin.node.book import Claim, Start
+from emupin.node.book import Book, Claim, Start
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from emupin.node.book import Book, Record
+    from emupin.node.book import Record
+
+    Cpus = frozenset[int]
 
 FILE = f"{RUN}/claims"
 HEAD = "emupin-claims 2"
@@ -52,6 +55,14 @@ def load(root: str, book: Book) -> Written:
     elif " ".join(words[:-1]) == HEAD:  # Else a later version's.
         return _read(payload, _boot(root), book)
     return Written()
+
+
+def promised(root: str, uuid: str) -> Cpus | None:
+    """What the guest `uuid` was given last, no CPUs where that was taken back; None where the ledger does not know."""
+    book = Book()
+    load(root, book)
+    claim = book.claims.get(uuid)
+    return from_mask(claim.cpus) if claim else None
 
 
 def save(root: str, book: Book, written: Written) -> None:
