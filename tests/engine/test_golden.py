@@ -21,6 +21,8 @@ INPUTS = sorted(path for path in FOLDER.glob("*.xml") if not path.name.endswith(
 BAD = sorted((FOLDER / "bad").glob("*.xml"))
 
 SCHEMA = Path("/usr/share/libvirt/schemas/domain.rng")
+KNOWS_THEM_ALL = 9_000_000
+"""The libvirt (9.0.0) that has every element of these documents."""
 OUTSIDE_THE_SCHEMA = {  # as the tools write it, and as libvirt takes it: it validates only on request
     "blanks-in-list": "the schema knows no blanks in a CPU list; the parser does",
     "foreign-namespace": "the schema has no foreign elements in <cputune>; the parser passes over them",
@@ -73,21 +75,29 @@ def test_refusal_of_a_large_document() -> None:
 
 @functools.cache
 def schema() -> etree.RelaxNG:
-    return etree.RelaxNG(etree.parse(SCHEMA))
+    return etree.RelaxNG(file=str(SCHEMA))
 
 
 @pytest.mark.skipif(not SCHEMA.exists(), reason="libvirt's schema is not installed")
 @named(INPUTS)
-def test_schema(path: Path) -> None:
+def test_schema(path: Path, libvirt: Libvirt) -> None:
+    """Rewriting costs no validity; an older libvirt does not know all of it, before or after."""
     data = path.read_bytes()
-    for document in (data, placed(data, path.name)):
-        valid = schema().validate(etree.fromstring(document, AS_LIBVIRT))
-        assert valid != (path.stem in OUTSIDE_THE_SCHEMA), str(schema().error_log)
+    before, after = (schema().validate(etree.fromstring(each, AS_LIBVIRT)) for each in (data, placed(data, path.name)))
+    assert before == after, str(schema().error_log)
+    if libvirt.api.getVersion() >= KNOWS_THEM_ALL:
+        assert after != (path.stem in OUTSIDE_THE_SCHEMA), str(schema().error_log)
 
 
 @named(INPUTS)
 def test_libvirt_prints_the_pin_in_the_same_place(path: Path, libvirt: Libvirt) -> None:
     """Rewriting what libvirt prints is what libvirt prints of the rewritten: defining the result moves nothing."""
     data = path.read_bytes()
-    before, after = libvirt.printed(data), libvirt.printed(placed(data, path.name))
+    try:
+        before = libvirt.printed(data)
+    except ValueError as refused:
+        if libvirt.api.getVersion() >= KNOWS_THEM_ALL:
+            raise
+        pytest.skip(f"this libvirt is too old for it: {refused}")
+    after = libvirt.printed(placed(data, path.name))
     assert placed(before, path.name).decode() == after.decode()
