@@ -11,7 +11,7 @@ import pytest
 from guests import PADDING, SCHED, STATUS, Machine, Task
 from hosts import UUID, FakeGuest, FakeThread, Host
 
-from emupin.guest.threads import HELPER, read_status_file
+from emupin.guest.threads import HELPER, PF_KTHREAD, read_status_file
 from emupin.live.observe import Observed
 from emupin.live.prometheus import render
 from emupin.live.survey import take
@@ -29,10 +29,10 @@ def machine(tmp_path: Path) -> Machine:
     return Machine(host)
 
 
-def add_process(host: Host, pid: int, tasks: dict[int, Task]) -> None:
+def add_process(host: Host, pid: int, tasks: dict[int, Task], flags: int = 0) -> None:
     for tid, task in tasks.items():
         values = {**vars(task), "tid": tid, "pid": pid, "padding": PADDING}
-        fields = ["S", *map(str, range(4, 39)), str(task.cpu), *["0"] * 13]
+        fields = ["S", *map(str, range(4, 9)), str(flags), *map(str, range(10, 39)), str(task.cpu), *["0"] * 13]
         host.write(f"proc/{pid}/task/{tid}/status", STATUS.format(**values))
         host.write(f"proc/{pid}/task/{tid}/stat", f"{tid} ({task.name}) {' '.join(fields)}\n")
         host.write(f"proc/{pid}/task/{tid}/schedstat", f"{task.run} {task.wait} 77\n")
@@ -82,7 +82,7 @@ def test_a_process_that_ends_meanwhile_is_left_out(machine: Machine, tmp_path: P
 
 def test_a_kernel_worker_in_the_same_cgroup_is_no_helper(machine: Machine, tmp_path: Path) -> None:
     """Linux before 6.4 has vhost workers as processes of their own."""
-    add_process(machine.host, 4300, {4300: Task("vhost-4242", "emulator", "2")})
+    add_process(machine.host, 4300, {4300: Task("vhost-4242", "emulator", "2")}, PF_KTHREAD)
     group = f"9:memory:/\n4:cpuset:{machine.folder}/emulator\n"
     machine.host.write("proc/4300/cgroup", group)
     for name in ("status", "stat", "schedstat", "sched"):
@@ -114,7 +114,8 @@ def test_without_a_cpuset_controller_pid_files_tell(tmp_path: Path, file: str, n
     host = Host(tmp_path)
     host.set_policy()
     Machine(host)
-    host.write("proc/4242/cgroup", "4:cpu:/machine/qemu-7-nfv-1.libvirt-qemu/emulator\n")
+    for path in (tmp_path / "proc/4242").rglob("cgroup"):
+        path.write_text("4:cpu:/machine/qemu-7-nfv-1.libvirt-qemu/emulator\n")
     host.write(f"run/libvirt/qemu/{file}", "9000")
     host.write("run/libvirt/qemu/7-nfv-1-gone-fs.pid", "9100\n")
     host.write("run/libvirt/qemu/7-nfv-1-torn-fs.pid", "")
