@@ -104,6 +104,16 @@ def test_nothing_is_made_up_where_events_were_lost() -> None:
     assert charged(made) == {THIEF: (1, 0, 100, 100)}
 
 
+def test_nobody_is_charged_for_a_hole_in_what_the_kernel_recorded() -> None:
+    """As seen on Linux 6.18: while some thread of PID 1 had the CPU, no switch was recorded, and none was lost."""
+    made = account(push(1000), swap(4000, OTHER, THIEF), back(4500))
+    assert charged(made) == {THIEF: (1, 0, 500, 500)}
+    gaps = made.vcpus[VCPU].gaps
+    assert (made.holes, gaps.count, gaps.longest) == (1, 1, 500)
+    assert account(push(1000), back(1500), swap(4000, THIEF, OTHER)).holes == 1
+    assert account(push(1000, cpu=5), back(1600, OTHER, cpu=5), whole=frozenset()).holes == 0
+
+
 def test_a_thief_is_looked_at_anew_when_it_has_another_name() -> None:
     made = account(push(1000), back(1100))
     assert made.new == {THIEF: b"thief"}

@@ -48,6 +48,11 @@ def _title(trace: Trace, colour: bool) -> Iterator[str]:
     yield f"  traced for {trace.seconds:.1f} s; emulator threads may run on {trace.emulator or 'no CPU'}"
     if trace.lost:
         yield paint(f"  {trace.lost:,} events were lost: all figures are too low", RED, colour)
+    if trace.holes:
+        what = (
+            f"{trace.holes:,} times the kernel recorded nothing on a CPU for a while: what happened then is not counted"
+        )
+        yield paint(f"  {what}", YELLOW, colour)
     for remark in trace.remarks:
         yield paint(f"  {printable(remark)}", YELLOW, colour)
 

@@ -97,6 +97,8 @@ class Account:
         """Thread and since when, by CPU."""
         self.lost = 0
         """How often the kernel had overwritten events."""
+        self.holes = 0
+        """How often a CPU's events do not fit together: the kernel recorded nothing there for a while."""
 
     def feed(self, events: Iterable[Event]) -> None:
         for event in events:
@@ -124,6 +126,9 @@ class Account:
         cpu, at = event.cpu, event.at
         running, since = self.running.get(cpu, (event.tid, 0))
         self.waits.pop(event.tid, None)  # It ran: that it was woken once more means nothing.
+        if running != event.tid and cpu in self.whole:
+            self._skip(cpu, at)
+            running, since = event.tid, at
         for tid, wait in self.waits.items():
             if wait.cpu == cpu:
                 taker = running if self._is_known(wait) else event.tid
@@ -161,6 +166,13 @@ class Account:
     def _end(self, tid: int, wait: Wait, at: int) -> None:
         account = self.vcpus[tid]
         (account.delays if wait.woken else account.gaps).add(at - wait.since)
+
+    def _skip(self, cpu: int, at: int) -> None:
+        """Nobody is charged for a hole; a vCPU that waited before it is taken to wait still, from now on."""
+        self.holes += 1
+        for wait in self.waits.values():
+            if wait.cpu == cpu:
+                wait.since = at
 
     def _forget(self, cpu: int) -> None:
         """Events of `cpu` were overwritten: what is not known is not counted."""

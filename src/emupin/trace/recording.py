@@ -42,6 +42,8 @@ class Recorded:
     seconds: float
     lost: int
     """Events that the buffers had no room for."""
+    holes: int
+    """Times that the kernel recorded nothing on a CPU for a while, though its buffer had room."""
     ended: bool
     """The guest ended meanwhile."""
     whole: Cpus
@@ -82,7 +84,8 @@ class Recording:
         self._take([])
         self._check_witness(instance.folder)
         ended = started(self.root, self.pid) != self.born
-        return Recorded(self.account, self.roster, (end - begin) / 1e9, lost, ended, self.whole, own)
+        holes = self.account.holes
+        return Recorded(self.account, self.roster, (end - begin) / 1e9, lost, holes, ended, self.whole, own)
 
     def _goes_on(self, interruption: Interruption) -> bool:
         return interruption.noted is None and started(self.root, self.pid) == self.born

@@ -98,6 +98,8 @@ class Trace:
     vcpus: tuple[Vcpu, ...]
     lost: int
     """Events that the kernel had no room for: all counts are too low by what was in them."""
+    holes: int = 0
+    """Times that the kernel recorded nothing on a CPU for a while: what happened then is not counted either."""
     remarks: tuple[str, ...] = ()
 
     def rate(self, count: float) -> float:
@@ -138,6 +140,7 @@ def make(guest: str, uuid: str, made: str, threads: Sequence[Thread], found: Rec
         cpuset.format(emulator),
         tuple(_vcpu(each, found.account.vcpus[each.tid], found.roster.known) for each in threads if each.kind == VCPU),
         found.lost,
+        found.holes,
     )
 
 

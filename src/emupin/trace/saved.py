@@ -57,6 +57,7 @@ def _trace(values: Mapping[str, Any]) -> Trace:
         _text(values["emulator"]),
         tuple(_vcpu(each) for each in values["vcpus"]),
         _count(values["lost"]),
+        _count(values["holes"]),
         tuple(_text(each) for each in values["remarks"]),
     )
 
