@@ -255,6 +255,20 @@ def test_a_guest_that_ends_meanwhile(traced: PrivateHost) -> None:
 
 
 @needs_tracing
+def test_advise_says_who_took_the_cpus(traced: PrivateHost) -> None:
+    traced.set_policy(policy("keep"))
+    guest = Poller()
+    start(traced, guest)
+    assert eventually(lambda: polls(traced))
+    with polling.busy_emulator(traced, guest):
+        told = json.loads(traced.run(EMUPIN, "advise", guest.name, "--for", "4s", "--json").stdout)
+    (ground,) = (each for each in told["grounds"] if "to this guest's emulator threads" in each)
+    assert ground.startswith("vCPU 1 lost its CPU to this guest's emulator threads ")
+    assert f"placement vcpu:0 would keep them off CPU {CPUS[1]}" in ground
+    assert not any("involuntary" in limit for limit in told["limits"])
+
+
+@needs_tracing
 def test_a_hundred_vcpus(traced: PrivateHost) -> None:
     guest = Poller(pins=tuple(CPUS[vcpu % 2] for vcpu in range(100)))
     start(traced, guest)
