@@ -382,3 +382,14 @@ def test_guests_of_other_drivers_are_left_as_they_are(root: Path, folder: Path, 
     done = emupin(root, "rewrite", path)
     assert (done.returncode, done.stdout) == (0, path.read_bytes())
     assert f"type '{kind}' is none of the QEMU driver's".encode() in done.stderr
+
+
+def test_a_pin_that_takes_the_vcpus_from_numad_is_told_of(tmp_path: Path) -> None:
+    """`<numatune><memory placement='auto'/>` places vCPUs as well, as long as nothing is pinned."""
+    root = make_root(tmp_path, policy='version: 1\nrules:\n  - {name: all, placement: "cpus:3"}\n')
+    numa = b"<numatune><memory mode='strict' placement='auto'/></numatune>"
+    said = b"with a pin libvirt no longer lets numad place the vCPUs: write <vcpu placement='auto'> to keep that"
+    for vcpu, told in ((b"<vcpu>2</vcpu>", True), (b"<vcpu placement='auto'>2</vcpu>", False)):
+        done = emupin(root, "rewrite", data=b"<domain type='kvm'><name>a</name>" + vcpu + numa + b"</domain>")
+        assert b"<emulatorpin cpuset='3'/>" in done.stdout
+        assert (said in done.stderr) is told

@@ -310,3 +310,30 @@ def test_a_preview_in_the_browser(browser: Browser, folder: Path, tmp_path: Path
     assert browser.text("#detail h2") == "warned-1"
     assert "vcpu_overlap (warn): vCPU 1 runs on CPU 5" in browser.text("#placements")
     assert browser.complaints == []
+
+
+LEADING = 6
+"""Pixels of a text's box that no glyph of it reaches."""
+
+
+def test_the_picture_of_a_host_with_two_cpus(browser: Browser, tmp_path: Path) -> None:
+    """Its title is wider than its CPUs: nothing is cut off, and no text lies on another."""
+    root = make_root(tmp_path / "root", online="0-1", policy=POLICY)
+    (root / "nfv-1.xml").write_bytes(guest("nfv-1").replace(b"'5'", b"'1'").replace(b"'4'", b"'0'"))
+    emupin(root, "rewrite", "--check", "--report", tmp_path / "page.html", root / "nfv-1.xml")
+    browser.open(tmp_path / "page.html", "#")
+    boxes = browser.run(
+        "[...document.querySelectorAll('#picture text')].map((each) => each.getBoundingClientRect())"
+        ".map((box) => [box.left, box.top, box.right, box.bottom])"
+    )
+    drawn = browser.run(
+        "(({left, right}) => [left, right])(document.querySelector('#picture').getBoundingClientRect())"
+    )
+    assert len(boxes) >= 5
+    assert all(drawn[0] <= left and right <= drawn[1] + 1 for left, _, right, _ in boxes)
+    for at, one in enumerate(boxes):
+        for other in boxes[at + 1 :]:
+            apart = (
+                one[2] <= other[0] or other[2] <= one[0] or one[3] <= other[1] + LEADING or other[3] <= one[1] + LEADING
+            )
+            assert apart, (one, other)

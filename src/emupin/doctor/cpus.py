@@ -36,7 +36,7 @@ def named_sets(policy: Policy) -> dict[str, Cpus]:
     """The sets of CPUs that the policy names for emulator threads, by how it names them."""
     sets = {"host.pool": policy.pool} if policy.pool else {}
     for rule in policy.rules:
-        for placement in rule.placement:
+        for placement in (*rule.placement, *rule.vhost):
             if placement.cpus:
                 sets[f"rule {rule.name}, {placement.text or 'cpus'}"] = placement.cpus
     return sets

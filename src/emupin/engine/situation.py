@@ -92,7 +92,7 @@ def all_of(*uses: Mapping[str, Cpus] | Mapping[int, Cpus]) -> Cpus:
 def cpus_that_matter(guest: Domain, policy: Policy, host: Host | None) -> Cpus:
     """The CPUs that a decision for `guest` may name or look at: of the others, only what lies on these is a fact."""
     named = [policy.pool, vcpu_cpus(guest), guest.cpuset, guest.emulatorpin]
-    named += [placement.cpus for rule in policy.rules for placement in rule.placement if placement.cpus]
+    named += [each.cpus for rule in policy.rules for each in (*rule.placement, *rule.vhost) if each.cpus]
     cpus: Cpus = frozenset().union(*filter(None, named))
     return cpus if host is None else cpus.union(*(host.siblings(cpu) for cpu in cpus))
 

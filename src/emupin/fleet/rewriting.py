@@ -10,6 +10,7 @@ from emupin.base.frozen import Frozen
 from emupin.engine.plan import plan
 from emupin.fleet.foreign import absent_cpus
 from emupin.fleet.inplace import update
+from emupin.fleet.numad import loses_numad
 from emupin.fleet.together import Company
 from emupin.guest import domainxml, splice
 from emupin.guest.document import read_file
@@ -104,6 +105,8 @@ class Rewriter:
         if decision.pin is None:
             return data
         result = splice.rewrite(data, guest, decision.pin, decision.iothreads)
+        if result != data and (numad := loses_numad(guest)):
+            batch.remarks.append(f"{source}: {numad}")
         if self.wishes.validate and result != data:
             from emupin.fleet.witness import prove
 

@@ -1,6 +1,6 @@
 // A host's CPUs as SVG: nodes, cores, and siblings below each other.
 
-const WIDE = 36, HIGH = 28, GAP = 6, ACROSS = 16, TITLE = 22;
+const WIDE = 36, HIGH = 28, GAP = 6, ACROSS = 16, TITLE = 22, LETTER = 8;
 
 function blocks(one) {
   const host = topologies[one.topology] || { online: one.online || "", nodes: {}, cores: [], isolated: "" };
@@ -20,7 +20,7 @@ function blocks(one) {
 
 function owners(uses) {
   const byCpu = new Map();
-  for (const [owner, list] of Object.entries(uses || {})) for (const cpu of cpus(list)) byCpu.set(cpu, owner);
+  for (const [owner, list] of Object.entries(uses || {})) for (const cpu of cpus(list)) byCpu.set(cpu, [...(byCpu.get(cpu) || []), owner]);
   return byCpu;
 }
 
@@ -30,18 +30,25 @@ function looks(one, before, after) {
   const vcpus = new Map();
   for (const [vcpu, list] of one.vcpus) for (const cpu of cpus(list)) vcpus.set(cpu, [...(vcpus.get(cpu) || []), vcpu]);
   const foreign = owners(one.others.vcpus), dedicated = owners(one.others.dedicated), shared = owners(one.others.shared);
+  const floating = owners(one.others.floating), iothreads = owners(one.others.iothreads);
+  const interrupts = cpus((topologies[one.topology] || {}).interrupts || "");
+  const guests = (uuids) => `guest${uuids.length > 1 ? "s" : ""} ${uuids.join(", ")}`;
   return (cpu, isolated) => {
     const own = vcpus.get(cpu) || [];
     const words = [reserved.has(cpu) ? "reserved" : pool.has(cpu) ? "pool" : "unassigned"];
     if (isolated) words.push("isolated");
     if (own.length) words.push(`vCPU ${own.join(", ")} of this guest`);
-    if (foreign.has(cpu)) words.push(`a vCPU of guest ${foreign.get(cpu)}`);
-    if (dedicated.has(cpu)) words.push(`dedicated to guest ${dedicated.get(cpu)}`);
-    if (shared.has(cpu)) words.push(`emulator threads of guest ${shared.get(cpu)}`);
+    if (foreign.has(cpu)) words.push(`a vCPU of ${guests(foreign.get(cpu))}`);
+    if (floating.has(cpu)) words.push(`vCPUs that float, of ${guests(floating.get(cpu))}`);
+    if (iothreads.has(cpu)) words.push(`iothreads of ${guests(iothreads.get(cpu))}`);
+    if (dedicated.has(cpu)) words.push(`dedicated to ${guests(dedicated.get(cpu))}`);
+    if (shared.has(cpu)) words.push(`emulator threads of ${guests(shared.get(cpu))}`);
+    if (interrupts.has(cpu)) words.push("handles network interrupts");
     const sign = old.has(cpu) ? (now.has(cpu) ? "=" : "−") : now.has(cpu) ? "+" : "";
     if (sign) words.push(`the emulator threads ${{ "=": "stay", "−": "leave", "+": "come" }[sign]}`);
     const zone = reserved.has(cpu) ? "reserved" : pool.has(cpu) ? "pool" : "plain";
     const symbol = (own.length > 1 ? "v*" : own.length ? `v${own[0]}` : "") + (foreign.has(cpu) ? "o" : "") +
+      (floating.has(cpu) ? "f" : "") + (iothreads.has(cpu) ? "t" : "") + (interrupts.has(cpu) ? "!" : "") +
       (dedicated.has(cpu) ? "#" : "") + (shared.has(cpu) ? "~" : "");
     return { zone, symbol, sign, isolated, own: own.length > 0, words: `CPU ${cpu}: ${words.join("; ")}` };
   };
@@ -69,7 +76,9 @@ function picture(one, before, after) {
   for (const block of made) {
     const deep = Math.max(1, ...block.cores.map((core) => core.length)), tall = deep * HIGH + GAP;
     const count = block.cores.flat().length;
-    shapes.push(shape("text", { class: "node", x: 0, y: top + 15 }, `${block.title}: ${block.cores.length} cores, ${count} CPUs`));
+    const title = `${block.title}: ${block.cores.length} cores, ${count} CPUs`;
+    shapes.push(shape("text", { class: "node", x: 0, y: top + 15 }, title));
+    width = Math.max(width, title.length * LETTER);
     top += TITLE;
     block.cores.forEach((core, at) => {
       const x = (at % ACROSS) * (WIDE + GAP) + 1, y = top + Math.floor(at / ACROSS) * tall + 1;
@@ -101,6 +110,9 @@ function remind(seen, look) {
   if (/v\d/.test(look.symbol)) add("v0…", "vCPUs of this guest, a core's siblings stand below each other");
   if (look.symbol.includes("v*")) add("v*", "several vCPUs of this guest");
   if (look.symbol.includes("o")) add("o", "vCPUs of other guests");
+  if (look.symbol.includes("f")) add("f", "vCPUs that float, of other guests");
+  if (look.symbol.includes("t")) add("t", "iothreads of other guests");
+  if (look.symbol.includes("!")) add("!", "network interrupts are handled here");
   if (look.symbol.includes("#")) add("#", "dedicated to another guest's emulator threads");
   if (look.symbol.includes("~")) add("~", "emulator threads of other guests");
   if (look.sign) add(look.sign, { "=": "stay: the emulator threads were and are here", "−": "leave: the emulator threads were here", "+": "come: the emulator threads go here" }[look.sign]);
