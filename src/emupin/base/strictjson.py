@@ -98,7 +98,9 @@ class Fields:
             if not cpus:
                 self.refuse(key, "names no CPU", "leave it away, or name its CPUs")
             if not cpus <= online:
-                what = f"CPUs {cpuset.format(cpus - online)} are not in `online`"
+                absent = cpus - online
+                one = len(absent) == 1
+                what = f"CPU{'' if one else 's'} {cpuset.format(absent)} {'is' if one else 'are'} not in `online`"
                 self.refuse(key, what, f"online are {cpuset.format(online)}")
             for cpu in sorted(cpus):
                 if cpu in taken:

@@ -77,7 +77,7 @@ def check_isolated(machine: Machine) -> Iterator[Finding]:
     isolated = host.read(machine.root).isolated
     traps = {name: cpus & isolated for name, cpus in _shared_sets(policy).items() if cpus & isolated and len(cpus) > 1}
     for name, cpus in traps.items():
-        what = f"{name}: CPUs {cpuset.format(cpus)} are isolated: the kernel balances nothing there"
+        what = f"{name}: {named(cpus)} {is_or_are(cpus)} isolated: the kernel balances nothing there"
         yield warning(
             what, "in practice every thread stays on the lowest of them: name one CPU, or none that is isolated"
         )

@@ -14,8 +14,7 @@ from emupin import __version__
 from emupin.base.errors import HostError, PolicyError
 from emupin.base.files import RUN, make_private_folder, read_trusted, replace_file
 from emupin.base.system import os
-from emupin.engine.host import GONE, cpus_in, text_of
-from emupin.engine.hostcache import BOOT
+from emupin.engine.host import GONE, cpus_in
 from emupin.policy.values import KEEP, OFF
 
 TYPE_CHECKING = False
@@ -26,7 +25,6 @@ if TYPE_CHECKING:
     from emupin.policy.values import Policy
 
     Cpus = frozenset[int]
-    Key = tuple[tuple[str, int, int], str | None]
 
 CARDS = "/sys/class/net"
 AFFINITY = "/proc/irq/%s/effective_affinity_list"
@@ -66,24 +64,24 @@ def add(root: str, host: Host) -> Host:
 
 def add_cached(root: str, host: Host) -> Host:
     """`host` with what was read at most a minute ago. Raises HostError."""
-    key, now = (FORMAT, text_of(root, BOOT)), time.clock_gettime(time.CLOCK_BOOTTIME)
-    cached = _from_cache(root, key, now)
-    return host.replace(interrupts=_to_cache(root, key, now, read(root)) if cached is None else cached)
+    now = time.clock_gettime(time.CLOCK_BOOTTIME)
+    cached = _from_cache(root, now)
+    return host.replace(interrupts=_to_cache(root, now, read(root)) if cached is None else cached)
 
 
-def _from_cache(root: str, key: Key, now: float) -> Cpus | None:
-    """None where there is none of this boot and build, or it is too old, torn or not to be trusted."""
+def _from_cache(root: str, now: float) -> Cpus | None:
+    """None where there is none of this build, or it is too old, torn or not to be trusted; a boot takes it away."""
     try:
-        written_for, at, cpus = marshal.loads(read_trusted(root + CACHE))
+        written_by, at, cpus = marshal.loads(read_trusted(root + CACHE))
     except (OSError, PolicyError, EOFError, ValueError, TypeError):
         return None
-    return cpus if written_for == key and 0 <= now - at < SECONDS else None
+    return cpus if written_by == FORMAT and 0 <= now - at < SECONDS else None
 
 
-def _to_cache(root: str, key: Key, now: float, cpus: Cpus) -> Cpus:
+def _to_cache(root: str, now: float, cpus: Cpus) -> Cpus:
     try:
         make_private_folder(root + RUN)
-        replace_file(root + CACHE, marshal.dumps((key, now, cpus)), durable=False)
+        replace_file(root + CACHE, marshal.dumps((FORMAT, now, cpus)), durable=False)
     except OSError:
         pass  # Only time is lost, and whoever else writes there reports it.
     return cpus

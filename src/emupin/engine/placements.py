@@ -5,7 +5,6 @@ from __future__ import annotations
 from emupin.base import cpuset
 from emupin.base.frozen import Frozen
 from emupin.engine.checks import is_or_are, named
-from emupin.engine.pool import HELD, best, free_cpus, interrupted
 from emupin.engine.situation import all_of, holders, pins, vcpu_cpus
 from emupin.policy.values import AUTO, CPUS, DEDICATED, POOL, VCPU, Placement
 
@@ -111,6 +110,8 @@ def _pool(_placement: Placement, situation: Situation) -> Choice:
     left = near - all_of(held)
     if not left:
         return Choice(None, f"{_all(near)} of the pool {is_or_are(near)} held, by {holders(near, held)}")
+    from emupin.engine.pool import interrupted  # Not every policy has a pool, and every import costs the hook.
+
     quiet = left - interrupted(situation) or left
     stays = (before for before in _before(situation) if before <= left and len(before) >= len(quiet))
     return Choice(next(stays, quiet))
@@ -123,6 +124,8 @@ def _before(situation: Situation) -> Iterator[Cpus]:
 
 def _dedicated(placement: Placement, situation: Situation) -> Choice:
     """CPUs of the pool for this guest alone: those that it held before if they are still free, else the best."""
+    from emupin.engine.pool import best, free_cpus
+
     wanted = placement.number or 1
     free, obstacles = free_cpus(wanted, situation)
     for before in _before(situation):
@@ -138,7 +141,7 @@ def _shortage(wanted: int, free: Cpus, obstacles: list[tuple[str, Cpus]], situat
     others = situation.others
     parts = [
         f"{is_or_are(cpus)} {obstacle}"
-        + (f", by {holders(cpus, others.shared, others.dedicated)}" if obstacle == HELD else "")
+        + (f", by {holders(cpus, others.shared, others.dedicated)}" if obstacle == "held" else "")
         for obstacle, cpus in obstacles
     ]
     pool = situation.policy.pool or frozenset()

@@ -19,9 +19,6 @@ if TYPE_CHECKING:
 
     Cpus = frozenset[int]
 
-HELD = "held"
-"""The obstacle that other guests are."""
-
 
 def free_cpus(wanted: int, situation: Situation) -> tuple[Cpus, list[tuple[str, Cpus]]]:
     """The CPUs of the pool that can be dedicated to the guest, and for each obstacle those that cannot."""
@@ -33,7 +30,7 @@ def free_cpus(wanted: int, situation: Situation) -> tuple[Cpus, list[tuple[str, 
         ("reserved", situation.policy.reserved),
         ("on other NUMA nodes", _far(situation)),
         ("used by vCPUs", pinned_cpus(situation)),
-        (HELD, all_of(others.dedicated, others.shared)),
+        ("held", all_of(others.dedicated, others.shared)),
         *_refused(wanted, situation),
     ):
         if not free.isdisjoint(cpus):
