@@ -219,7 +219,30 @@ listed() { # listed: MODE SOURCE TARGET of each file of the list that this machi
     done
 }
 
+has_systemd() { # systemd runs this machine, and udev beside it; a staging is for machines where they do
+    [ -n "$staged" ] || { [ -d /run/systemd/system ] && command -v udevadm >/dev/null; }
+}
+
+drift_places() { # sets service and rules: what brings guests in line after a CPU change, where systemd and udev look
+    case $prefix in
+    /usr | /usr/local)
+        service=$root$prefix/lib/systemd/system/emupin-drift.service
+        rules=$root$prefix/lib/udev/rules.d/60-emupin.rules
+        ;;
+    *)
+        service=$root/etc/systemd/system/emupin-drift.service
+        rules=$root/etc/udev/rules.d/60-emupin.rules
+        ;;
+    esac
+}
+
+drift_service() {
+    sed "s|^ExecStart=/usr/local/bin/|ExecStart=$(printf '%s\n' "$prefix" | sed 's/[&|\\]/\\&/g')/bin/|" \
+        "$here/packaging/emupin-drift.service"
+}
+
 prepare() { # the files that are made here
+    drift_service >"$work/service"
     launcher >"$work/launcher"
     hook_file >"$work/hook"
     manual >"$work/emupin.8"
@@ -243,6 +266,12 @@ install_all() {
         *) put "$mode" "$here/$source" "$target" ;;
         esac
     done <"$work/listed"
+    drift_places
+    if has_systemd; then
+        # No daemon-reload: systemd finds a new unit by itself, and a reload would move the threads of guests.
+        put 0644 "$work/service" "$service"
+        put 0644 "$here/packaging/60-emupin.rules" "$rules"
+    fi
     directory 0700 "$root/var/lib/emupin"
     directory 0700 "$root/var/log/emupin"
     if [ "$where" != later ]; then put_hook "$work/hook"; fi
@@ -257,6 +286,8 @@ remove_all() {
     reload # before the library goes: until then libvirt may still call the hook
     if grep -qxF "$launcher_marker" "$root$prefix/bin/emupin" 2>/dev/null; then remove "$root$prefix/bin/emupin"; fi
     while read -r _ _ target; do remove "$target"; done <"$work/listed"
+    drift_places
+    remove "$service" "$rules"
     remove "$root$prefix/share/man/man8/emupin.8" "$root$prefix/share/emupin" "$root$lib/emupin" "$root/run/emupin"
     if [ -n "$staged" ]; then remove_empty "$root/etc/logrotate.d"; fi
     remove_empty "$root$lib" "$root/etc/emupin" "$root/var/lib/emupin" "$root/var/log/emupin"

@@ -127,6 +127,35 @@ def test_fresh_installation_has_every_file_with_its_mode(pristine: Path) -> None
     assert {modes[f"usr/local/lib/emupin/{name}"] for name in modules} == {0o644}
 
 
+@pytest.mark.parametrize(
+    ("prefix", "units", "rules"),
+    [
+        ("/usr", "usr/lib/systemd/system", "usr/lib/udev/rules.d"),
+        ("/usr/local", "usr/local/lib/systemd/system", "usr/local/lib/udev/rules.d"),
+        ("/opt/em&pin", "etc/systemd/system", "etc/udev/rules.d"),
+    ],
+)
+def test_a_cpu_change_starts_what_brings_guests_in_line(tmp_path: Path, prefix: str, units: str, rules: str) -> None:
+    install(tmp_path, "--prefix", prefix)
+    service, rule = tmp_path / units / "emupin-drift.service", tmp_path / rules / "60-emupin.rules"
+    assert f"\nExecStart={prefix}/bin/emupin apply --drift --yes\n" in service.read_text()
+    assert (stat.S_IMODE(service.stat().st_mode), stat.S_IMODE(rule.stat().st_mode)) == (0o644, 0o644)
+    assert rule.read_text().splitlines()[-1].startswith('ACTION=="online|offline", SUBSYSTEM=="cpu", ')
+    assert "systemctl --no-block start emupin-drift.service" in rule.read_text()
+    install(tmp_path, "--prefix", prefix, "--uninstall")
+    assert not service.exists()
+    assert not rule.exists()
+
+
+@pytest.mark.skipif(not shutil.which("systemd-analyze"), reason="systemd is not installed")
+def test_systemd_takes_the_service(pristine: Path, tmp_path: Path) -> None:
+    text = (pristine / "usr/local/lib/systemd/system/emupin-drift.service").read_text()
+    unit = tmp_path / "emupin-drift.service"
+    unit.write_text(re.sub("ExecStart=[^ ]*", "ExecStart=/bin/true", text))
+    done = subprocess.run(["systemd-analyze", "verify", "--man=no", unit], capture_output=True, text=True, check=False)
+    assert "emupin-drift" not in done.stderr, done.stderr
+
+
 def test_nothing_is_a_link_or_a_left_over(pristine: Path) -> None:
     assert [name for name, (mode, _, _) in snapshot(pristine).items() if stat.S_ISLNK(mode)] == []
     assert [name for name in snapshot(pristine) if "/.emupin" in name] == []

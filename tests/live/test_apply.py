@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from command import emupin
 from guests import Machine, many
-from hosts import Host, domain_xml
+from hosts import POLICY, Host, domain_xml
 
 from emupin.base import cpuset
 from emupin.base.errors import RecordError
@@ -249,3 +249,21 @@ def test_usage_and_names(host: Host) -> None:
     (host.root / "etc/emupin/policy.yaml").unlink()
     done = emupin(host.root, "apply", "--all")
     assert (done.returncode, b"no policy is installed" in done.stderr) == (2, True)
+
+
+def test_drift_is_quiet_and_about_running_guests_alone(host: Host) -> None:
+    """What the udev rule starts; that it changes threads is shown on real kernels."""
+    Machine(host)
+    host.write("etc/libvirt/qemu/nfv-2.xml", domain_xml("nfv-2", "2-5", STORED))
+    done = emupin(host.root, "apply", "--drift")
+    assert (done.returncode, done.stdout, done.stderr) == (0, b"", b""), "all that runs is in line"
+    machine = Machine(host)
+    spoil(machine)
+    done = emupin(host.root, "apply", "--drift")
+    assert done.returncode == 1
+    assert done.stdout.startswith(b"nfv-1: ")
+    assert b"nfv-2" not in done.stdout
+    host.set_policy(POLICY + "    drift: keep\n")
+    assert emupin(host.root, "apply", "--drift").stdout == b""
+    assert emupin(host.root, "apply", "--all").stdout.startswith(b"nfv-1: out of line"), "asked for, it is told"
+    assert emupin(host.root, "apply", "--all", "--drift").returncode == 2

@@ -11,9 +11,10 @@ from emupin.base import kept, streams
 from emupin.base.errors import EmupinError, PolicyError
 from emupin.base.files import DEFINITIONS, POLICIES, read_bytes, root_from_environment
 from emupin.commands import options
+from emupin.engine.host import ONLINE, cpus_in
 from emupin.live import applying, lookup, observe
 from emupin.live.alignment import Context
-from emupin.live.applying import FAILED, OUT_OF_LINE, Means
+from emupin.live.applying import ENDED, FAILED, IN_LINE, LEFT_ALONE, OUT_OF_LINE, Means
 from emupin.node import store
 from emupin.screen.applytext import count, lines, to_json, total
 
@@ -40,6 +41,10 @@ status: 0 all is in line, or was brought in line; 1 without --yes: something wou
 """
 
 
+ROUNDS = 10
+"""CPUs may go and come while guests are brought in line: how often to begin anew."""
+
+
 def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     parser = subparsers.add_parser(
         "apply",
@@ -51,6 +56,9 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     )
     parser.add_argument("guests", nargs="*", metavar="GUEST", help="name or UUID; running, or shut off")
     parser.add_argument("--all", action="store_true", help="all guests that run or are defined")
+    parser.add_argument(
+        "--drift", action="store_true", help="running guests whose rule says `drift: fix`; quiet (for udev and systemd)"
+    )
     parser.add_argument("--yes", action="store_true", help="do it (default: say what would be done)")
     parser.add_argument("--undo", action="store_true", help="put back what stood there before emupin recorded its pins")
     options.add_policy(parser)
@@ -60,15 +68,26 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
 
 def run(args: argparse.Namespace) -> int:
     """The exit status. Raises EmupinError where nothing can be done at all."""
-    if bool(args.guests) == args.all:
-        raise EmupinError("emupin apply", "which guests?", "name some, or give --all")
+    if bool(args.guests) + args.all + args.drift != 1 or (args.drift and args.undo):
+        raise EmupinError("emupin apply", "which guests?", "name some, or give --all, or --drift")
     root = root_from_environment()
     if args.undo:
         from emupin.commands import undo
 
-        return undo.run(root, _all(root) if args.all else _chosen(root, args.guests), args)
-    context = _context(root, args.policy)
-    names = _all(root) if args.all else _chosen(root, args.guests)
+        return undo.run(root, _chosen(root, args.guests) if args.guests else _all(root), args)
+    context = _context(root, args.policy, args.drift)
+    if not args.drift:
+        return _run(args, context, _all(root) if args.all else _chosen(root, args.guests))
+    for _ in range(ROUNDS):
+        online = cpus_in(root, ONLINE)
+        status = _run(args, context, observe.running(root))
+        if cpus_in(root, ONLINE) == online:
+            break
+    return status
+
+
+def _run(args: argparse.Namespace, context: Context, names: Sequence[str]) -> int:
+    root = context.root
     if args.policy and args.yes:
         _keep_policy(root, context.policy, args.policy)
     for problem in context.problems:
@@ -77,14 +96,15 @@ def run(args: argparse.Namespace) -> int:
     results = []
     for result in applying.apply(context, names, means):
         results.append(result)
-        if not args.json:
+        if not args.json and not (args.drift and result.state in (IN_LINE, LEFT_ALONE, ENDED)):
             streams.put("".join(f"{line}\n" for line in lines(result, args.yes)).encode("utf-8", "surrogateescape"))
             if result.error:
                 streams.say(f"{result.name}: {result.error}")
     if args.json:
         _put_json(context, results, args.yes)
     else:
-        streams.put(f"{total(results)}\n".encode())
+        if not args.drift:
+            streams.put(f"{total(results)}\n".encode())
         if not args.yes and count(results, OUT_OF_LINE):
             streams.say("nothing was changed: with --yes it is")
     return _exit_status(context, results)
@@ -99,15 +119,15 @@ def _record(policy: Policy, root: str, order: Order) -> dict[str, Recorded]:
 # -- which policy, which guests ---------------------------------------------------------------------------------------
 
 
-def _context(root: str, path: str | None) -> Context:
+def _context(root: str, path: str | None, drift_only: bool) -> Context:
     """Raises PolicyError."""
     if path is None:
         found = store.find(root)
         if found.policy is None:
             hint = "write one, or give --policy FILE"
             raise PolicyError(root + POLICIES[0], "; ".join(found.problems) or "no policy is installed", hint)
-        return Context(root, found.policy, found.problems)
-    return Context(root, options.read_policy(path))
+        return Context(root, found.policy, found.problems, drift_only)
+    return Context(root, options.read_policy(path), drift_only=drift_only)
 
 
 def _keep_policy(root: str, policy: Policy, path: str) -> None:

@@ -11,7 +11,7 @@ from emupin.grammar.matching import read_match, takes_every_guest
 from emupin.grammar.nodes import show
 from emupin.grammar.placements import HostPart, read_placements, read_vhost
 from emupin.grammar.schema import Complaints, Value
-from emupin.policy.values import ERROR, FOLLOW, KEEP, OFF, WARN, Match, Policy, Rule
+from emupin.policy.values import ERROR, FIX, FOLLOW, KEEP, OFF, WARN, Match, Policy, Rule
 
 
 class Behaviour(Frozen):
@@ -20,6 +20,7 @@ class Behaviour(Frozen):
     on_failure: str = "start"
     persist: bool = True
     iothreads: str = KEEP
+    drift: str = FIX
 
 
 def compile_policy(data: bytes, source: str) -> Policy:
@@ -67,14 +68,16 @@ def _read_host(value: Value) -> HostPart:
 
 
 def _read_behaviour(parts: dict[str, Value], outer: Behaviour) -> Behaviour:
-    on_failure, persist, iothreads = outer.on_failure, outer.persist, outer.iothreads
+    on_failure, persist, iothreads, drift = outer.on_failure, outer.persist, outer.iothreads, outer.drift
     if "on_failure" in parts:
         on_failure = parts["on_failure"].word(("start", "refuse"))
     if "persist" in parts:
         persist = parts["persist"].boolean()
     if "iothreads" in parts:
         iothreads = parts["iothreads"].word((KEEP, FOLLOW))
-    return Behaviour(on_failure, persist, iothreads)
+    if "drift" in parts:
+        drift = parts["drift"].word((FIX, KEEP))
+    return Behaviour(on_failure, persist, iothreads, drift)
 
 
 def _read_rules(value: Value, host: HostPart, defaults: Behaviour) -> tuple[Rule, ...]:
@@ -108,6 +111,7 @@ def _read_rule(value: Value, host: HostPart, defaults: Behaviour, lines: dict[st
         persist=behaviour.persist,
         iothreads=behaviour.iothreads,
         vhost=read_vhost(parts["vhost"], host) if "vhost" in parts else (),
+        drift=behaviour.drift,
     )
 
 

@@ -56,6 +56,7 @@ def _rule(rule: Rule) -> dict[str, Any]:
             "persist": rule.persist,
             "iothreads": rule.iothreads,
             "vhost": [placement.text for placement in rule.vhost] or None,
+            "drift": rule.drift,
         }
     )
 

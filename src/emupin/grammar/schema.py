@@ -16,8 +16,19 @@ if TYPE_CHECKING:
 KEYS: dict[str, tuple[str, ...]] = {
     "": ("version", "host", "defaults", "rules"),
     "host": ("networking", "reserved", "pool"),
-    "defaults": ("on_failure", "persist", "iothreads"),
-    "rules[]": ("name", "match", "guest", "placement", "checks", "on_failure", "persist", "iothreads", "vhost"),
+    "defaults": ("on_failure", "persist", "iothreads", "drift"),
+    "rules[]": (
+        "name",
+        "match",
+        "guest",
+        "placement",
+        "checks",
+        "on_failure",
+        "persist",
+        "iothreads",
+        "vhost",
+        "drift",
+    ),
     "rules[].match": ("name", "uuid", "flavor", "project", "interface", "pinned", "realtime", "extra_specs"),
     "rules[].checks": tuple(CHECKS),
 }

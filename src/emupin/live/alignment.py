@@ -36,6 +36,8 @@ class Context:
     root: str
     policy: Policy
     problems: tuple[str, ...] = ()
+    drift_only: bool = False
+    """Only guests are brought in line whose rule says `drift: fix`."""
 
 
 @dataclass(frozen=True)

@@ -23,6 +23,7 @@ from emupin.live.drift import LIVE, PERSISTENT, UNKNOWN
 from emupin.node.decision import decide
 from emupin.node.enforce import Enforced, enforce
 from emupin.order import SHUT_OFF, Order, order_for
+from emupin.policy.values import KEEP
 from emupin.recorder import Recorded
 from emupin.trail import entries, writer
 
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     from emupin.live.alignment import Context, Look
     from emupin.live.facts import Facts
     from emupin.node.decision import Decision
+    from emupin.policy.values import Policy
 
     Cpus = frozenset[int]
 
@@ -95,7 +97,7 @@ def _one(context: Context, name: str, read: Callable[[], Facts], means: Means | 
         around = read()
         seen = look(context, name, around)
         done.warnings = seen.plan.warnings
-        if not seen.ours:
+        if not seen.ours or (context.drift_only and _keeps_drift(context.policy, seen.plan.rule)):
             return Result(name, LEFT_ALONE, seen, done)
         if means is None:
             expect(around, seen)
@@ -108,6 +110,11 @@ def _one(context: Context, name: str, read: Callable[[], Facts], means: Means | 
     if means is None:
         return Result(name, OUT_OF_LINE if seen.drifts else IN_LINE, seen, done)
     return Result(name, MENDED if seen.drifts or done.moved or done.recorded else IN_LINE, seen, done)
+
+
+def _keeps_drift(policy: Policy, name: str | None) -> bool:
+    """Whether the rule called `name` says so."""
+    return any(rule.name == name and rule.drift == KEEP for rule in policy.rules)
 
 
 def _is_there(root: str, name: str) -> bool:

@@ -20,6 +20,8 @@ ERROR, WARN, OFF = "error", "warn", "off"
 AUTO, VCPU, DEDICATED, POOL, CPUS, KEEP = "auto", "vcpu", "dedicated", "pool", "cpus", "keep"
 """The words of placements."""
 
+FIX = "fix"
+"""What happens to a guest that has drifted; else it is KEPT as it is."""
 FOLLOW = "follow"
 """What iothreads do that go with the emulator threads; else they KEEP where they are."""
 
@@ -71,6 +73,8 @@ class Rule(Frozen):
     """keep or follow."""
     vhost: tuple[Placement, ...] = ()
     """Of the vhost workers alone; none: they go with the emulator threads."""
+    drift: str = FIX
+    """fix or keep: whether `apply --drift`, which the udev rule starts, brings the guest in line."""
 
 
 class Policy(Frozen):
@@ -120,9 +124,9 @@ def _plain(value: Any) -> Any:
 
 
 def _rule(*plain: Any) -> Rule:
-    name, match, placement, checks, guest, on_failure, persist, iothreads, vhost = plain
+    name, match, placement, checks, guest, on_failure, persist, iothreads, vhost, drift = plain
     tried = _placements(placement), checks, guest
-    return Rule(name, Match(*match), *tried, on_failure, persist, iothreads, _placements(vhost))
+    return Rule(name, Match(*match), *tried, on_failure, persist, iothreads, _placements(vhost), drift)
 
 
 def _placements(plain: tuple[tuple[Any, ...], ...]) -> tuple[Placement, ...]:
