@@ -20,9 +20,11 @@ ANSIBLE = CHECKOUT / "deploy/ansible"
 PROGRAMS = Path(sys.executable).parent
 
 ROLE = f"""
-export PATH={PROGRAMS}:$PATH ANSIBLE_NOCOLOR=1 ANSIBLE_ROLES_PATH=/tmp/given/deploy/ansible/roles LC_ALL=C.UTF-8
+export PATH={PROGRAMS}:$PATH ANSIBLE_NOCOLOR=1 ANSIBLE_PIPELINING=1
+export ANSIBLE_ROLES_PATH=/tmp/given/deploy/ansible/roles LC_ALL=C.UTF-8
 cat >/tmp/play.yml <<'TEXT'
 - hosts: all
+  gather_subset: ["!all", "!min", pkg_mgr, python]
   roles: [emupin]
 TEXT
 cat >/tmp/vars.yml <<'TEXT'

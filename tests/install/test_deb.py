@@ -152,9 +152,11 @@ def test_purging_leaves_nothing_but_the_foreign_hook(life: dict[str, list[str]])
 
 
 ROLE = f"""
-export PATH={Path(sys.executable).parent}:$PATH ANSIBLE_NOCOLOR=1 ANSIBLE_ROLES_PATH={CHECKOUT}/deploy/ansible/roles
+export PATH={Path(sys.executable).parent}:$PATH ANSIBLE_NOCOLOR=1 ANSIBLE_PIPELINING=1
+export ANSIBLE_ROLES_PATH={CHECKOUT}/deploy/ansible/roles
 cat >/tmp/play.yml <<'TEXT'
 - hosts: all
+  gather_subset: ["!all", "!min", pkg_mgr, python]
   roles: [emupin]
   vars:
     emupin_source: file

@@ -302,7 +302,7 @@ def test_the_hook_can_be_put_in_place_later(empty: Path) -> None:
     installed(empty, "--hook", "later")
     assert [path for path in (empty / "etc/libvirt").rglob("*") if path.is_file()] == [foreign]
     ready = empty / "usr/local/share/emupin"
-    assert sorted(path.name for path in ready.iterdir()) == ["hook", "place-hook"]
+    assert {"hook", "place-hook"} <= {path.name for path in ready.iterdir()}
     assert "lib='/usr/local/lib/emupin'" in (ready / "hook").read_text()
 
 
