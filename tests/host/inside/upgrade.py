@@ -5,10 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from host.inside.first import HOOK, NFV, POLICY, WEB, all_is_well, restart_libvirtd
-from host.inside.guests import Guest
 from host.inside.kit import NEW, OLD, audit, check, emupin, emupin_json, eventually, run, same, virsh, write
 
-AUTO = Guest("nfv-auto", ("3", "2"), "2-3")
 LIBRARY = Path("/usr/local/lib/emupin/emupin")
 COMMAND = Path("/usr/local/bin/emupin")
 
@@ -62,7 +60,7 @@ def an_upgrade_under_running_guests_is_not_noticed_by_them() -> None:
 
 
 @check(1)
-def the_next_boot_has_a_guest_to_start() -> None:
-    AUTO.define()
-    virsh("autostart", AUTO.name)
-    assert not AUTO.running
+def one_guest_runs_and_one_is_off_when_the_host_reboots() -> None:
+    WEB.destroy()
+    virsh("autostart", WEB.name)
+    assert NFV.running
