@@ -167,21 +167,6 @@ def spoil(guest: Guest) -> None:
             os.sched_setaffinity(thread["tid"], cpus(UNION))
 
 
-def play_vhost(report: Report) -> None:
-    """vhost workers apart: placed at `reconnect`, and again once libvirt has recorded another pin than it had."""
-    apart = POLICY.replace('["vcpu:0"]', '["vcpu:0"]\n    vhost: "cpus:3"\n    checks: {numa: "off"}')
-    inner.write("/etc/emupin/policy.yaml", apart)
-    restart_libvirtd()
-    report.add("vhost apart", **observe(NFV))
-    virsh("emulatorpin", NFV.name, UNION, "--live")
-    report.add("vhost apart, pinned by hand", **observe(NFV))
-    restart_libvirtd()
-    report.add("vhost apart, recorded", **record(NFV))
-    wait_until(lambda: (machine_of(NFV) / "emulator" / "cpuset.cpus").read_text().strip() == "0,3")
-    report.add("vhost apart, again", **observe(NFV))
-    inner.write("/etc/emupin/policy.yaml", POLICY)
-
-
 def play(report: Report) -> None:
     set_up()
     report.add("host", **host())
@@ -207,7 +192,6 @@ def play(report: Report) -> None:
     report.add("mended", **observe(NFV))
     report.add("parent without the CPU", **observe(WIDE))
     (CGROUP / "machine" / "cpuset.cpus").write_text("0-3")
-    play_vhost(report)
     virsh("destroy", NFV.name)
     virsh("destroy", WIDE.name)
 

@@ -108,23 +108,6 @@ def test_a_spoilt_placement_is_mended_at_reconnect(scenes: Scenes) -> None:
     assert outcomes(mended)[len(outcomes(spoilt)) :] == [("reconnect", "enforced")]
 
 
-@pytest.mark.parametrize("scene", ["vhost apart", "vhost apart, again"])
-def test_vhost_workers_apart_from_the_emulator_threads(scenes: Scenes, scene: str) -> None:
-    """A kernel thread or one of QEMU's, in the cgroup that covers both; every other thread is where it was."""
-    seen = scenes[scene]
-    assert worker(seen)["allowed"] == [3]
-    name = f"{worker(seen)['name']} {worker(seen)['tid']}"
-    assert {tuple(allowed) for thread, allowed in emulator(seen).items() if thread != name} == {(0,)}
-    assert group(seen) == ("0,3", "0,3")
-    assert others(seen) == KEPT
-
-
-def test_libvirts_own_call_takes_vhost_workers_along_and_they_go_back(scenes: Scenes) -> None:
-    """Its call narrows the cgroup; the process that records a pin parts them again."""
-    assert worker(scenes["vhost apart, pinned by hand"])["allowed"] == [0, 1]
-    assert scenes["vhost apart, recorded"]["live"] == "0"
-
-
 @pytest.mark.parametrize("scene", ["before", "cgroup alone", "taken over", "spoilt", "mended"])
 def test_vcpus_and_iothreads_keep_their_cpus(scenes: Scenes, scene: str) -> None:
     assert others(scenes[scene]) == KEPT
