@@ -310,3 +310,15 @@ def test_the_guest_program_is_what_its_source_says(tmp_path: Path) -> None:
     subprocess.run(["as", "--32", "-o", made, source], check=True)
     subprocess.run(["ld", "-m", "elf_i386", "-Ttext", "0x7c00", "--oformat", "binary", "-o", raw, made], check=True)
     assert raw.read_bytes() == polling.SECTOR
+
+
+@needs_tracing
+def test_a_terminal_sees_progress_and_then_the_tables(traced: PrivateHost) -> None:
+    guest = Poller()
+    start(traced, guest)
+    assert eventually(lambda: polls(traced))
+    shown = traced.run("script", "-qec", f"{EMUPIN} trace {guest.name} --for 2s", "/dev/null").stdout
+    progress, _, rest = shown.rpartition("\x1b[K")
+    assert "1 of 2 s: vCPUs lost their CPUs " in progress
+    assert "Ctrl-C" not in rest
+    assert rest.index("traced for 2.") < rest.index("WOKEN/s")
