@@ -140,7 +140,7 @@ def test_hook_that_hangs_ends_by_itself(host: PrivateHost) -> None:
     host.install(policy())
     start(host, guest)
     assert recorded(host, guest)
-    with host.path(f"{LIBRARY}/hostcache.py").open("a") as module:
+    with host.path(f"{LIBRARY}/engine/hostcache.py").open("a") as module:
         module.write("\n\ndef read_cached(*_):\n    import time\n\n    time.sleep(60)\n")
     begin = time.monotonic()
     host.restart_libvirtd()
