@@ -1,0 +1,32 @@
+"""The short form of the campaign: one fault in each kind of place, and the hook at work again behind them all."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from .campaign import Campaign, build_shim, mixed
+
+SOME = 100
+
+
+@pytest.fixture
+def campaign(tmp_path: Path) -> Iterator[Campaign]:
+    shim = build_shim(tmp_path)
+    if not shim:
+        pytest.skip("needs a C compiler")
+    campaign = Campaign(tmp_path / "host", shim)
+    yield campaign
+    campaign.close()
+
+
+def test_no_failing_call_costs_libvirt_its_answer(campaign: Campaign) -> None:
+    faults = mixed(campaign.faults())
+    assert len(faults) > 10000, "this test can fail"
+    assert [complaint for fault in faults[:SOME] if (complaint := campaign.complaint(fault))] == []
+    shutil.rmtree(campaign.host.root / "var/log/emupin")
+    assert campaign.call("migrate", {})[0] == 0
+    assert [entry["outcome"] for entry in campaign.host.audit()][-1] == "rewritten"
