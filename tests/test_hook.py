@@ -30,7 +30,7 @@ def test_the_pin_is_rewritten_and_nothing_else(host: Host, operation: str) -> No
     assert answer.output == domain_xml(emulatorpin="2")
     (entry,) = host.audit()
     assert entry["op"] == operation
-    assert entry["outcome"] == "rewritten"
+    assert entry["outcome"] == ("decided" if operation == "prepare" else "rewritten")
     assert (entry["before"], entry["after"]) == ("2-5", "2")
     assert entry["diff"] == ["-    <emulatorpin cpuset='2-5'/>", "+    <emulatorpin cpuset='2'/>"]
     assert entry["reason"] == "rule 'nfv' says vcpu:0"
@@ -96,6 +96,15 @@ def test_broken_xml_never_stops_a_start(host: Host, data: bytes) -> None:
     answer = host.call("restore", data)
     assert (answer.status, answer.output, answer.error) == (0, "", "")
     assert host.audit()[-1]["outcome"] == "failed"
+
+
+def test_nothing_on_stdin_is_told_once(host: Host) -> None:
+    """A site's own hook that runs `qemu.d/*` leaves nothing to the second of them, at each call of each guest."""
+    for operation in ("prepare", "started", "prepare", "release"):
+        assert host.call(operation, b"") == Answer(0, "", "")
+    (entry,) = host.audit()
+    assert "nothing on stdin" in str(entry["reason"])
+    assert "runs qemu.d/* itself" in str(entry["reason"])
 
 
 @pytest.mark.parametrize("data", BROKEN_XML)

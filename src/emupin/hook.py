@@ -8,11 +8,10 @@ time; what its trouble means for the start it tells the shell by a signal, as so
 from __future__ import annotations
 
 import sys
-import time
 
 from emupin import bundle
-from emupin.base import cpuset, files
-from emupin.base.errors import EmupinError, HostError, TimedOutError
+from emupin.base import cpuset, files, limit
+from emupin.base.errors import EmupinError, HostError
 from emupin.base.frozen import Frozen
 from emupin.base.log import log
 from emupin.base.system import os
@@ -22,7 +21,7 @@ from emupin.trail import entries, writer
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import signal as _signal
-    from types import FrameType, TracebackType
+    from types import TracebackType
     from typing import NoReturn
 
     from emupin.guest.splice import Edit
@@ -37,9 +36,6 @@ REFUSED = 3
 
 SECONDS = 9.0
 """Until the work is broken off: the shell's ten, less one for reporting it."""
-
-REPORT_SECONDS = 0.5
-"""How long to wait for other writers of the audit trail with a report, whatever it is that took the time."""
 
 FILTERS = ("migrate", "restore")
 """Operations whose output libvirt takes for the domain XML."""
@@ -64,8 +60,8 @@ class _Progress:
     refuses = False
     """Whether trouble refuses the start: the policy says so once it is known."""
     decision: Decision | None = None
-    deadline = float("inf")
-    """When the work is broken off, on the monotonic clock."""
+    is_told = False
+    """What the trouble is was reported by an earlier call, once for all."""
     trail_fails = False
     """The audit trail could not be written: not tried again, for a lock would be waited for twice."""
 
@@ -82,7 +78,7 @@ def run() -> int:
     shell, name, operation = sys.argv[1:4]
     call = Call(files.root_from_environment(), name, operation, int(shell))
     sys.excepthook = lambda kind, error, trace: _report_bug(call, kind, error, trace)
-    _limit_time()
+    limit.begin(SECONDS)
     try:
         _print(serve(call))
     except EmupinError as error:
@@ -108,7 +104,7 @@ def serve(call: Call) -> bytes:
     from emupin.node.decision import decide
 
     source = f"domain XML of {call.name}"
-    decision = _Progress.decision = decide(call.root, found.policy, _read_stdin(), source, found.problems)
+    decision = _Progress.decision = decide(call.root, found.policy, _read_stdin(call), source, found.problems)
     for warning in decision.warnings[len(found.problems) :]:
         log(call.root, f"{call.name}: {warning}", trouble=True)
     if decision.plan.rule is None:
@@ -156,7 +152,7 @@ def _release(call: Call, policy: Policy | None) -> None:
     from emupin.guest.domainxml import read
     from emupin.node.claims import Ledger
 
-    guest = read(_read_stdin(), f"domain XML of {call.name}", frozenset())
+    guest = read(_read_stdin(call), f"domain XML of {call.name}", frozenset())
     with Ledger(call.root, policy) as ledger:
         ledger.release(guest.uuid or "")
         ledger.save()
@@ -168,14 +164,20 @@ def _release(call: Call, policy: Policy | None) -> None:
         order.start(order.correction(guest.uuid, policy.digest))
 
 
-def _read_stdin() -> bytes:
+def _read_stdin(call: Call) -> bytes:
     """The domain XML; one byte more than is allowed is enough to refuse it. Raises HostError."""
     from emupin.guest.xmltree import LARGEST
 
     try:
-        return files.read_stream(0, LARGEST + 1)
+        data = files.read_stream(0, LARGEST + 1)
     except OSError as error:
         raise HostError("stdin", f"cannot be read: {error.strerror}", "libvirt writes the domain XML there") from None
+    if not data:
+        from emupin.node.emptystdin import complaint
+
+        nothing, _Progress.is_told = complaint(call.root, call.name)
+        raise nothing
+    return data
 
 
 def _rewrite(call: Call, decision: Decision) -> bytes:
@@ -197,12 +199,14 @@ def _impossible(call: Call, decision: Decision) -> list[Edit]:
 
 
 def _changed(call: Call, decision: Decision, changes: list[Edit]) -> bytes:
-    """The XML with the `changes`; nothing where there are none."""
-    _audit(call, decision, "rewritten" if changes else "unchanged", changes)
+    """The XML with the `changes`, nothing where there are none. Only from a filter libvirt takes it."""
+    rewritten = call.operation in FILTERS
+    _audit(call, decision, ("rewritten" if rewritten else "decided") if changes else "unchanged", changes)
     if not changes:
         return b""
-    pins = (cpuset.format(pin or ()) or "none" for pin in (decision.guest.emulatorpin, decision.plan.pin))
-    log(call.root, f"{call.name}: {call.operation}: emulatorpin {' -> '.join(pins)}: {decision.plan.reason}")
+    before, after = (cpuset.format(pin or ()) or "none" for pin in (decision.guest.emulatorpin, decision.plan.pin))
+    done = f"emulatorpin {before} -> {after}" if rewritten else f"decided on {after}, the definition says {before}"
+    log(call.root, f"{call.name}: {call.operation}: {done}: {decision.plan.reason}")
     from emupin.guest.splice import apply
 
     return apply(decision.data, changes)
@@ -254,7 +258,17 @@ def _audit(
 
 def _trouble(call: Call, message: str) -> int:
     """Report; the exit status that the policy wants."""
-    patience = _end_limit()
+    if not _Progress.is_told:
+        _report(call, message)
+    if not _Progress.refuses:
+        return 0
+    files.write_all(2, os.fsencode(printable(f"emupin: {message}")) + b"\n")
+    return REFUSED
+
+
+def _report(call: Call, message: str) -> None:
+    """The trouble in syslog and in the audit trail."""
+    patience = limit.end()
     log(call.root, f"{call.operation}: {message}", trouble=True)
     outcome = "refused" if _Progress.refuses else "failed"
     entry = entries.failure(call.operation, outcome, call.name, _Progress.decision, message)
@@ -263,31 +277,9 @@ def _trouble(call: Call, message: str) -> int:
             writer.append(call.root, entry, patience=patience)
         except HostError as error:
             log(call.root, f"{call.name}: {error}", trouble=True)
-    if not _Progress.refuses:
-        return 0
-    files.write_all(2, os.fsencode(printable(f"emupin: {message}")) + b"\n")
-    return REFUSED
 
 
 # -- when nothing else helps ------------------------------------------------------------------------------------------
-
-
-def _limit_time() -> None:
-    """Raise TimedOutError after SECONDS. Where Python cannot, in a system call that does not end, the shell ends it."""
-
-    def expire(_signal_number: int, _frame: FrameType | None) -> None:
-        raise TimedOutError("the hook", f"took more than {SECONDS:g} seconds", "is a disk or a lock stuck?")
-
-    _Progress.deadline = time.monotonic() + SECONDS
-    _signal.signal(_signal.SIGALRM, expire)
-    _signal.pthread_sigmask(_signal.SIG_UNBLOCK, (_signal.SIGALRM,))
-    _signal.setitimer(_signal.ITIMER_REAL, SECONDS)
-
-
-def _end_limit() -> float:
-    """Let the report not be broken off; how long it may wait for others, in seconds."""
-    _signal.setitimer(_signal.ITIMER_REAL, 0)
-    return min(max(_Progress.deadline - time.monotonic(), REPORT_SECONDS), files.LOCK_SECONDS)
 
 
 def _report_bug(call: Call, kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:

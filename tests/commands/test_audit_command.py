@@ -52,7 +52,7 @@ def test_a_list_has_a_line_for_each_entry(host: Host) -> None:
     lines = output.splitlines()
     assert len(lines) == 3
     assert re.fullmatch(
-        r"[0-9a-f]{8}  20..-..-.. ..:..:..  nfv-1 +prepare +rewritten  2-5 -> 2 +rule 'nfv' says vcpu:0", lines[0]
+        r"[0-9a-f]{8}  20..-..-.. ..:..:..  nfv-1 +prepare +decided +2-5 -> 2 +rule 'nfv' says vcpu:0", lines[0]
     )
     assert "failed" in lines[2]
 

@@ -93,7 +93,7 @@ def test_a_start_places_threads_that_asked_for_other_cpus(scenes: Scenes) -> Non
     assert sets(seen) == [[2, 3]]
     assert group(seen) == ("2-3", "2-3")
     assert others(seen) == {"vcpu0": [3]}
-    assert outcomes(seen)[:2] == [("prepare", "rewritten"), ("started", "enforced")]
+    assert outcomes(seen)[:2] == [("prepare", "decided"), ("started", "enforced")]
     recorded = scenes["wide, recorded"]
     assert (recorded["live"], recorded["stored"]) == ("2-3", "2-3")
 

@@ -24,7 +24,7 @@ DIGITS = 12
 NARROW = 100
 """Below this width a list leaves out the year, and shows less of a guest's name."""
 
-COLOURS = {"failed": RED, "refused": RED, "rewritten": GREEN, "enforced": GREEN, "recorded": GREEN}
+COLOURS = {"failed": RED, "refused": RED, "rewritten": GREEN, "decided": GREEN, "enforced": GREEN, "recorded": GREEN}
 """By outcome."""
 
 LABELS = (
