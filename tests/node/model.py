@@ -17,7 +17,8 @@ What it allows, and why:
 - A thread that nobody has confined, and which may run on every CPU: it is everywhere, and no CPU would ever be free.
 - A thread that libvirt (a start with the pin of an old definition, or with the XML of a call that was killed), or a
   hand (virsh, taskset) put there *after* the guest had the CPU alone. libvirt asks nobody before it starts one. What
-  counts is that emupin gives nobody a CPU on which such a thread is, and puts no thread where somebody is alone.
+  counts is that emupin gives nobody a CPU on which such a thread is, and puts no thread where somebody is alone. Who
+  was moved away by a hand, and is put back, has the CPU since it was given it.
 - What is left of "alone" when the ledger was lost: a guest keeps it whose threads are together where the policy in
   force would have dedicated so many CPUs to it. Nothing on the host tells it of any other.
 - Another guest's vCPU that arrives later: orchestrators do not know of emupin.
@@ -112,6 +113,8 @@ class Guest:
     running: bool = False
     runs: int = 0
     threads: dict[int, Thread] = field(default_factory=dict)
+    given: dict[int, int] = field(default_factory=dict)
+    """The CPUs that it was given alone last, each with the event since which it has them, or is to have them again."""
 
     @property
     def uuid(self) -> str:
@@ -127,12 +130,14 @@ class Guest:
 
     @property
     def alone(self) -> dict[int, int]:
-        """The CPUs that it has alone, each with the event since which it has."""
-        found: dict[int, int] = {}
-        for thread in self.emulators.values():
-            for cpu in thread.cpus if thread.alone else ():
-                found[cpu] = min(thread.since, found.get(cpu, thread.since))
-        return found
+        """The CPUs that it has alone, each with the event since which it was given them."""
+        return {cpu: self.given[cpu] for thread in self.emulators.values() if thread.alone for cpu in thread.cpus}
+
+    def put(self, tid: int, cpus: Cpus, alone: bool, now: int) -> None:
+        """emupin has put a thread there."""
+        self.threads[tid] = Thread(cpus, "emupin", now, alone)
+        kept = frozenset().union(*(thread.cpus for thread in self.emulators.values() if thread.alone))
+        self.given = {cpu: self.given.get(cpu, now) for cpu in kept}
 
     def xml(self, pin: str | None, live: bool = False) -> str:
         tunes = "".join(f"<vcpupin vcpu='{vcpu}' cpuset='{cpus}'/>" for vcpu, cpus in sorted(self.pins.items()))
@@ -253,6 +258,7 @@ class World:
         shutil.rmtree(self.root / f"proc/{guest.pid}", ignore_errors=True)
         guest.running = guest.pending = False
         guest.threads.clear()
+        guest.given.clear()
 
     # -- one call ------------------------------------------------------------------------------------------------------
 
@@ -288,7 +294,7 @@ class World:
                 tid, cpus, dedicates = words
                 guest = next(each for each in self.guests if tid in each.threads)
                 alone = dedicates and len(cpus) == dedicates and set(cpus) <= self.pool
-                guest.threads[tid] = Thread(frozenset(cpus), "emupin", self.now, alone)
+                guest.put(tid, frozenset(cpus), alone, self.now)
             elif kind == "order":
                 self.orders.append(words[0])
             elif kind in ("live", "stored"):
@@ -310,6 +316,7 @@ class World:
         for guest in self.guests:
             together = frozenset().union(*(thread.cpus for thread in guest.emulators.values()))
             if len(together) != self.dedicates(guest) or not together <= self.pool:
+                guest.given.clear()
                 for thread in guest.emulators.values():
                     thread.alone = False
 

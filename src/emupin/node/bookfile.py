@@ -58,11 +58,15 @@ def load(root: str, book: Book) -> Written:
 
 
 def promised(root: str, uuid: str) -> Cpus | None:
-    """What the guest `uuid` was given last, no CPUs where that was taken back; None where the ledger does not know."""
+    """What the guest `uuid` was given last, no CPUs where that was taken back; None where there is no ledger to ask.
+
+    A ledger that does not know the guest was lost since: its CPUs may be another's.
+    """
     book = Book()
-    load(root, book)
+    if not load(root, book).payload:
+        return None
     claim = book.claims.get(uuid)
-    return from_mask(claim.cpus) if claim else None
+    return from_mask(claim.cpus) if claim else frozenset()
 
 
 def save(root: str, book: Book, written: Written) -> None:
