@@ -175,7 +175,7 @@ def test_another_guest_s_claim_counts_and_the_ledger_stays_as_it_is(root: Path) 
     define_guest(root, "nfv-2", OTHER)
     done = emupin(root, "explain", "nfv-2", "--json")
     assert json.loads(done.stdout)["placements"][0]["problem"] == (
-        f"the only CPU, 7, of the pool is held, by guest {UUID}"
+        f"the only CPU, 7, of the pool is held, by guest nfv-1 ({UUID})"
     )
     assert json.loads(emupin(root, "explain", "nfv-1", "--json").stdout)["result"]["after"] == "7"
     assert not (root / "run/emupin").exists()

@@ -8,7 +8,7 @@ from decisions import ANOTHER, THIRD, GuestXml, decide, held, host, pins, policy
 from emupin.engine.checks import CHECKS, default_levels
 from emupin.engine.host import Host
 from emupin.engine.plan import Plan
-from emupin.engine.situation import Others
+from emupin.engine.situation import Others, holders
 from emupin.policy.values import ERROR, OFF, WARN
 
 SMT = host("xeon-2x32-smt")
@@ -143,3 +143,10 @@ def test_vcpus_that_arrive_on_a_cpu_with_an_emulator_are_told_of() -> None:
         f"CPU 11 runs a vCPU of this guest, and has the emulator threads of guest {ANOTHER}",
         f"CPU 13 runs a vCPU of this guest, and has the emulator threads of guest {THIRD}",
     )
+
+
+def test_guests_are_named_where_names_are_known() -> None:
+    taken = {ANOTHER: frozenset((3,)), THIRD: frozenset((4,))}
+    both = frozenset((3, 4))
+    assert holders(both, {}, taken) == f"guests {ANOTHER} and {THIRD}"
+    assert holders(both, {THIRD: "nfv-\x1bc"}, taken) == f"guests {ANOTHER} and nfv-\\x1bc ({THIRD})"

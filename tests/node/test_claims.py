@@ -414,7 +414,7 @@ def test_a_cpu_goes_offline(host: Host) -> None:
 def test_vcpus_arrive_on_an_emulators_cpu(host: Host) -> None:
     """Orchestrators do not know of us: it is told, whether a rule takes the new guest or not."""
     two_running(host)
-    said = f"CPU 64 runs a vCPU of this guest, and has the emulator threads of guest {UUID}"
+    said = f"CPU 64 runs a vCPU of this guest, and has the emulator threads of guest nfv-a ({UUID})"
     for guest in (replace(C, name="web-1", pins=pins(64)), replace(C, pins=pins(10, 64))):
         prepare(host, guest)
         assert said in str(host.audit()[-1]["warnings"])

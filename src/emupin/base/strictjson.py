@@ -66,6 +66,11 @@ class Fields:
         value = self.values[key]
         return value if isinstance(value, str) else self.refuse(key, f"must be a text, is {kind(value)}", "quote it")
 
+    def texts(self, key: str) -> dict[str, str]:
+        """The texts of an object that need not be there."""
+        form = self.inner(key) if key in self.values else None
+        return {name: form.text(name) for name in form.values} if form else {}
+
     def inner(self, key: str) -> Fields:
         value = self.values[key]
         if not isinstance(value, dict):

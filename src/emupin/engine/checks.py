@@ -102,14 +102,15 @@ def foreign_overlap(cpus: Cpus, situation: Situation) -> str | None:
         both = cpus & all_of(by_guest)
         if both:
             first = frozenset((min(both),))
-            return f"{named(first)} {what} of {holders(first, by_guest)}"
+            return f"{named(first)} {what} of {holders(first, others.names, by_guest)}"
     return None
 
 
 @check(WARN)
 def floating(cpus: Cpus, situation: Situation) -> str | None:
     """vCPUs that float come and go: where they may be, they share a CPU with the emulator threads now and then."""
-    guest, host, theirs = situation.guest, situation.host, situation.others.floating
+    guest, host, others = situation.guest, situation.host, situation.others
+    theirs = others.floating
     own = {
         vcpu: cpus if pin is None else cpus & pin
         for vcpu, pin in floating_vcpus(guest, host).items()
@@ -119,7 +120,7 @@ def floating(cpus: Cpus, situation: Situation) -> str | None:
     if not both:
         return None
     whose = [f"{vcpus(own)} of this guest"] if own else []
-    whose += [f"those of {holders(cpus, theirs)}"] if not cpus.isdisjoint(all_of(theirs)) else []
+    whose += [f"those of {holders(cpus, others.names, theirs)}"] if not cpus.isdisjoint(all_of(theirs)) else []
     return f"{named(both)} may also run vCPUs that are not pinned: {enumerated(whose)}"
 
 

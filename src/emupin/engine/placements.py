@@ -109,7 +109,8 @@ def _pool(_placement: Placement, situation: Situation) -> Choice:
     held = situation.others.dedicated
     left = near - all_of(held)
     if not left:
-        return Choice(None, f"{_all(near)} of the pool {is_or_are(near)} held, by {holders(near, held)}")
+        who = holders(near, situation.others.names, held)
+        return Choice(None, f"{_all(near)} of the pool {is_or_are(near)} held, by {who}")
     from emupin.engine.pool import interrupted  # Not every policy has a pool, and every import costs the hook.
 
     quiet = left - interrupted(situation) or left
@@ -141,7 +142,7 @@ def _shortage(wanted: int, free: Cpus, obstacles: list[tuple[str, Cpus]], situat
     others = situation.others
     parts = [
         f"{is_or_are(cpus)} {obstacle}"
-        + (f", by {holders(cpus, others.shared, others.dedicated)}" if obstacle == "held" else "")
+        + (f", by {holders(cpus, others.names, others.shared, others.dedicated)}" if obstacle == "held" else "")
         for obstacle, cpus in obstacles
     ]
     pool = situation.policy.pool or frozenset()

@@ -114,7 +114,7 @@ def plan(guest: Domain, policy: Policy, host: Host | None, others: Others = NOBO
 def _arrivals(guest: Domain, host: Host | None, others: Others) -> tuple[str, ...]:
     """The guest's vCPUs may come to a CPU that another guest's emulator has: orchestrators do not know of us."""
     both = all_of(pinned_vcpus(guest, host)) & all_of(others.shared, others.dedicated)
-    who = {cpu: holders(frozenset((cpu,)), others.shared, others.dedicated) for cpu in sorted(both)}
+    who = {cpu: holders(frozenset((cpu,)), others.names, others.shared, others.dedicated) for cpu in sorted(both)}
     return tuple(f"CPU {cpu} runs a vCPU of this guest, and has the emulator threads of {who[cpu]}" for cpu in who)
 
 
@@ -128,7 +128,7 @@ def _floating_arrivals(situation: Situation) -> tuple[str, ...]:
     both = taken & all_of({vcpu: own[vcpu] or frozenset() for vcpu in floating_vcpus(situation.guest, situation.host)})
     if not both:
         return ()
-    who = holders(both, others.shared, others.dedicated)
+    who = holders(both, others.names, others.shared, others.dedicated)
     return (f"vCPUs of this guest that are not pinned may run on {named(both)}, with the emulator threads of {who}",)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from emupin.base.frozen import Frozen
+from emupin.base.text import printable
 from emupin.guest.domain import is_in_one_core
 
 TYPE_CHECKING = False
@@ -35,6 +36,8 @@ class Others(Frozen):
     """Of iothreads that are pinned."""
     vhost: Cpus | None = None
     """What the guest's own vhost workers have, or had last, apart from the emulator threads."""
+    names: Mapping[str, str] = {}
+    """The guests' names by UUID, where they are known."""
 
 
 USES = ("vcpus", "dedicated", "shared", "floating", "iothreads")
@@ -101,8 +104,8 @@ MOST_NAMED = 3
 """Guests that a sentence names."""
 
 
-def holders(cpus: Cpus, *by_guest: Mapping[str, Cpus]) -> str:
-    """Who has some of `cpus`, for a sentence: `guests 5a3f… and 0c1d…`; whoever has the lowest comes first."""
+def holders(cpus: Cpus, names: Mapping[str, str], *by_guest: Mapping[str, Cpus]) -> str:
+    """Who has some of `cpus`, for a sentence: `guests nfv-1 (5a3f…) and 0c1d…`; whoever has the lowest comes first."""
     lowest: dict[str, int] = {}
     for each in by_guest:
         for uuid, theirs in each.items():
@@ -110,7 +113,8 @@ def holders(cpus: Cpus, *by_guest: Mapping[str, Cpus]) -> str:
                 lowest[uuid] = min(min(both), lowest.get(uuid, min(both)))
     uuids = sorted(lowest, key=lambda uuid: (lowest[uuid], uuid))
     more = [f"{len(uuids) - MOST_NAMED} more"] if len(uuids) > MOST_NAMED else []
-    return f"guest{'s' if len(uuids) > 1 else ''} {enumerated(uuids[:MOST_NAMED] + more)}"
+    called = [f"{printable(names[uuid])} ({uuid})" if uuid in names else uuid for uuid in uuids[:MOST_NAMED]]
+    return f"guest{'s' if len(uuids) > 1 else ''} {enumerated(called + more)}"
 
 
 def enumerated(words: list[str]) -> str:

@@ -95,6 +95,8 @@ def held_json(held: Others) -> dict[str, Any]:
         by_guest: Mapping[str, frozenset[int]] = getattr(held, use)
         if by_guest:
             uses[use] = {owner: cpuset.format(cpus) for owner, cpus in sorted(by_guest.items())}
+    if held.names:
+        uses["names"] = dict(sorted(held.names.items()))
     return {"held": uses} if uses else {}
 
 
@@ -173,7 +175,7 @@ def _partitions(form: Fields) -> dict[str, frozenset[int]]:
 
 def _held(form: Fields) -> Others:
     uses = form.inner("held")
-    uses.only(USES)
-    owners = {use: uses.inner(use) for use in uses.values}
+    uses.only((*USES, "names"))
+    owners = {use: uses.inner(use) for use in USES if use in uses.values}
     found: dict[str, Any] = {use: {owner: form.cpus(owner) for owner in form.values} for use, form in owners.items()}
-    return Others(**found)
+    return Others(**found, names=uses.texts("names"))

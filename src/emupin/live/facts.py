@@ -63,7 +63,7 @@ def without(held: Others, uuid: str | None) -> Others:
     uses: dict[str, Any] = {use: dict(getattr(held, use)) for use in USES}
     own = [by_guest.pop(uuid or "", frozenset()) for by_guest in uses.values()]
     before = dict(zip(USES, own))
-    return Others(**uses, previous=before["dedicated"] | before["shared"] or None)
+    return Others(**uses, previous=before["dedicated"] | before["shared"] or None, names=held.names)
 
 
 def read_facts(choice: str | None, policy: Policy) -> Facts:

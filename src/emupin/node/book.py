@@ -115,6 +115,8 @@ class Start(Frozen):
     """Where libvirt will put the emulator threads."""
     since: float
     """Seconds on the boot clock."""
+    name: str = ""
+    """The guest's."""
 
 
 class Book:
@@ -166,7 +168,16 @@ class Book:
         previous = mine.cpus if mine and mine.cpus else self.history.get(uuid or "", 0)
         found: dict[str, Any] = {use: {owner: from_mask(cpus) for owner, cpus in uses[use].items()} for use in USES}
         apart = from_mask(mine.vhost) if mine else frozenset()
-        return Others(**found, previous=from_mask(previous) or None, vhost=apart or None)
+        names = self._names(frozenset().union(*found.values()))
+        return Others(**found, previous=from_mask(previous) or None, vhost=apart or None, names=names)
+
+    def _names(self, uuids: frozenset[str]) -> dict[str, str]:
+        """The names of those of the guests that run or start."""
+        found = {uuid: start.name for uuid, start in self.starting.items() if uuid in uuids and start.name}
+        for name, record in self.records.items():
+            if record[0] in uuids:
+                found[record[0]] = name[:-4]
+        return found
 
     def _threads(self) -> Iterator[tuple[str, tuple[int, ...], int]]:
         """Where vCPUs and iothreads are, or will be: each guest with the pins of either."""
@@ -219,7 +230,7 @@ class Book:
     def expect(self, guest: Domain) -> None:
         """Note what the guest will have, until it runs and its status file says so."""
         if guest.uuid and guest.uuid not in self.running:
-            self.starting[guest.uuid] = Start(*pinned(guest), recorded(guest), self.now)
+            self.starting[guest.uuid] = Start(*pinned(guest), recorded(guest), self.now, guest.name)
 
     def release(self, uuid: str) -> None:
         """Take back what the guest `uuid` has, and remember it.

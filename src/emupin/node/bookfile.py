@@ -87,7 +87,7 @@ def _lines(book: Book, boot: str, written: Written) -> list[str]:
         lines.append(f"claim {_quoted(uuid)} {cpus:x} {claim.dedicated:d} {claim.since!r} {former:x} {alone:x} {apart}")
     for uuid, start in book.starting.items():
         expected = f"{_masks(start.vcpus)} {start.iothreads:x} {start.emulator:x}"
-        lines.append(f"start {_quoted(uuid)} {expected} {start.since!r}")
+        lines.append(f"start {_quoted(uuid)} {expected} {start.since!r} {_quoted(start.name)}")
     lines += [f"past {_quoted(uuid)} {cpus:x}" for uuid, cpus in book.history.items()]
     return lines
 
@@ -135,8 +135,9 @@ def _take_claim(book: Book, words: list[str]) -> None:
 
 
 def _take_start(book: Book, words: list[str]) -> None:
-    uuid, vcpus, iothreads, emulator, since = words[:5]
-    book.starting[_unquoted(uuid)] = Start(_parsed(vcpus), int(iothreads, 16), int(emulator, 16), float(since))
+    uuid, vcpus, iothreads, emulator, since, *name = words[:6]
+    start = Start(_parsed(vcpus), int(iothreads, 16), int(emulator, 16), float(since), *map(_unquoted, name))
+    book.starting[_unquoted(uuid)] = start
 
 
 def _take_past(book: Book, words: list[str]) -> None:

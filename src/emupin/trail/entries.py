@@ -136,6 +136,7 @@ def facts(guest: Domain, host: Host, others: Others, problems: int = 0) -> dict[
             **{use: _by_guest(getattr(others, use)) for use in USES},
             "previous": _text(others.previous),
             "vhost": _text(others.vhost),
+            "names": others.names,
         },
         "problems": problems,
     }

@@ -89,7 +89,7 @@ def others(entry: Mapping[str, Any]) -> Others:
     known = [use for use in USES if "form" in form.values or use not in NEWER_USES]
     uses = {use: _by_guest(held, use) for use in known}
     vhost = _optional_cpus(held, "vhost") if "form" in form.values else None
-    return Others(**uses, previous=_optional_cpus(held, "previous"), vhost=vhost)
+    return Others(**uses, previous=_optional_cpus(held, "previous"), vhost=vhost, names=held.texts("names"))
 
 
 def interrupts(entry: Mapping[str, Any]) -> Cpus:
