@@ -12,7 +12,7 @@ import trees
 from decisions import held
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_host import hosts
+from topologies import hosts
 
 from emupin.base import cpuset
 from emupin.engine import snapshot
