@@ -162,3 +162,23 @@ def no_fork(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_a_shell_that_cannot_fork_harms_nobody(host: Host, no_fork: Path, operation: str) -> None:
     host.set_policy(REFUSE)
     assert host.call(operation, domain_xml(), LD_PRELOAD=str(no_fork)).status == 0
+
+
+def test_a_changed_module_counts_at_once(host: Host, tmp_path: Path) -> None:
+    """Though the hook takes its modules from one file: the same size, and the old times set again."""
+    library = shutil.copytree(PROJECT / "src", tmp_path / "library")
+    host.hook.write_text(host.hook.read_text().replace(f"lib='{PROJECT / 'src'}'", f"lib='{library}'"))
+    for _ in range(2):
+        assert "says vcpu:0" in reason(host)
+    module = library / "emupin/engine/plan.py"
+    text, before = module.read_text(), module.stat()
+    assert "!r} says " in text
+    module.write_text(text.replace("!r} says ", "!r} SAYS "))
+    os.utime(module, ns=(before.st_atime_ns, before.st_mtime_ns))
+    shutil.rmtree(module.parent / "__pycache__", ignore_errors=True)
+    assert "SAYS vcpu:0" in reason(host)
+
+
+def reason(host: Host) -> str:
+    assert host.call("prepare", domain_xml()).status == 0
+    return str(host.audit()[-1]["reason"])

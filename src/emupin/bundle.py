@@ -1,8 +1,9 @@
 """The hook's modules from one file: to find and open forty of them would cost a third of what a call may.
 
-The file, `run/emupin/modules`, is a cache like the compiled policy beside it. A call that had to look for modules in
-the library leaves their code there for the next one. Code counts only as long as its source is the very same file and
-unchanged, which one `stat` tells; anything else is looked for where Python looks.
+The files, `run/emupin/modules-OPERATION`, are a cache like the compiled policy beside them, each with just what its
+operation needs. A call that had to look for modules in the library leaves their code there for the next one. Code
+counts only as long as its source is the very same file and unchanged, which one `stat` tells; anything else is looked
+for where Python looks.
 """
 
 from __future__ import annotations
@@ -16,10 +17,10 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from importlib.machinery import ModuleSpec
     from os import environb, geteuid, stat
-    from types import ModuleType
+    from types import CodeType, ModuleType
 
     Stamp = tuple[int, ...]
-    Kept = tuple[str, bool, Stamp, bytes]
+    Kept = tuple[str, bool, Stamp, CodeType]
     """The source's path, whether it is a package, its stamp, its code."""
 else:
     from posix import environ as environb
@@ -27,7 +28,9 @@ else:
 
     ModuleSpec = type(sys.__spec__)
 
-PLACE = "/run/emupin/modules"
+PLACE = "/run/emupin/modules-"
+SELDOM = "emupin.grammar"
+"""Loaded for a changed policy alone: it would be in the way of all other calls."""
 
 FORMAT = (sys.hexversion, __file__)
 """What a file must have been written by: byte code follows the interpreter."""
@@ -38,13 +41,15 @@ WRITABLE_BY_OTHERS = 0o022
 class Bundle:
     """Finds and loads modules for `import`, ahead of Python's own ways."""
 
-    def __init__(self, root: str) -> None:
-        self.path = root + PLACE
+    def __init__(self, root: str, operation: str) -> None:
+        self.path = root + PLACE + operation
         self.kept = _read(self.path)
 
     def find_spec(self, name: str, _path: Sequence[str] | None, _target: ModuleType | None = None) -> ModuleSpec | None:
         """None where the module as it is now is not in the file."""
-        source, is_package, stamp, _ = self.kept.get(name, ("", False, (), b""))
+        if name not in self.kept:
+            return None
+        source, is_package, stamp, _ = self.kept[name]
         if not stamp or _stamp(source) != stamp:
             return None
         spec = ModuleSpec(name, self, origin=source, is_package=is_package)  # type: ignore[arg-type]
@@ -57,11 +62,12 @@ class Bundle:
 
     def exec_module(self, module: ModuleType) -> None:
         module.__file__, _, _, code = self.kept[module.__name__]
-        exec(marshal.loads(code), module.__dict__)
+        exec(code, module.__dict__)
 
     def keep(self) -> None:
         """Leave the modules that Python had to look for to the next call. Raises OSError."""
-        specs = [module.__spec__ for name, module in sys.modules.items() if name.startswith("emupin.")]
+        own = [name for name in sys.modules if name.startswith("emupin.") and not name.startswith(SELDOM)]
+        specs = [sys.modules[name].__spec__ for name in own]
         found = [spec for spec in specs if spec and spec.name != __name__ and not isinstance(spec.loader, Bundle)]
         if not found:
             return
@@ -78,11 +84,11 @@ class Bundle:
 _bundle: Bundle | None = None
 
 
-def use() -> None:
-    """Take modules from the file from now on."""
+def use(operation: str) -> None:
+    """Take modules from the file of the hook's `operation` from now on."""
     global _bundle
     gc.disable()  # A process of some milliseconds leaves nothing to collect.
-    _bundle = Bundle(environb.get(b"EMUPIN_ROOT", b"").rstrip(b"/").decode(errors="surrogateescape"))
+    _bundle = Bundle(environb.get(b"EMUPIN_ROOT", b"").rstrip(b"/").decode(errors="surrogateescape"), operation)
     sys.meta_path.insert(0, _bundle)
 
 
@@ -100,7 +106,7 @@ def _entry(spec: ModuleSpec) -> Kept:
     source = spec.origin or ""
     stamp = _stamp(source)
     code = spec.loader.get_code(spec.name)  # type: ignore[union-attr]
-    return source, spec.submodule_search_locations is not None, stamp, marshal.dumps(code)
+    return source, spec.submodule_search_locations is not None, stamp, code
 
 
 def _stamp(path: str) -> Stamp:

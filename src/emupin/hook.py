@@ -248,7 +248,7 @@ def _audit(
     """
     try:
         entry = entries.entry(call.operation, outcome, decision, changes or [], left)
-        writer.append(call.root, entry, durable=bool(changes))
+        writer.append(call.root, entry, durable=outcome == "rewritten")
     except HostError as error:
         _Progress.trail_fails = True
         if _Progress.refuses:
