@@ -198,7 +198,7 @@ def test_a_job_that_is_never_free_is_trouble_with_a_faked_libvirt(guest: FakeDom
 
 def test_other_errors_are_trouble_with_a_faked_libvirt(guest: FakeDomain, tmp_path: Path) -> None:
     guest.errors = [INTERNAL]
-    with pytest.raises(RecordError, match="error 1; the threads are placed, only libvirt's XML does not say so"):
+    with pytest.raises(RecordError, match="error 1; the threads are placed, but libvirt's XML does not record it"):
         record(tmp_path, order())
 
 

@@ -136,7 +136,7 @@ def _print(answer: bytes) -> None:
     try:
         files.write_all(1, answer)
     except OSError as error:
-        raise HostError("stdout", f"cannot be written: {error.strerror}", "who has closed it?") from None
+        raise HostError("stdout", f"cannot be written: {error.strerror}", "find out what closed it") from None
 
 
 def _set_refuses(call: Call, on_failure: str) -> None:
@@ -235,7 +235,7 @@ def _enforce(call: Call, decision: Decision) -> bytes:
     changes = done.groups or done.moved
     _audit(call, decision, "enforced" if changes else "unchanged", left=done.left)
     if changes:
-        log(call.root, f"{call.name}: {call.operation}: emulator threads put on {cpuset.format(cpus)}")
+        log(call.root, f"{call.name}: {call.operation}: emulator threads moved to {cpuset.format(cpus)}")
     return b""
 
 

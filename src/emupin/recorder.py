@@ -168,7 +168,7 @@ def record(root: str, order: Order, policy: Policy | None, hurried: bool = False
         if error.get_error_code() in (libvirt.VIR_ERR_NO_DOMAIN, libvirt.VIR_ERR_OPERATION_INVALID):
             return {}  # It has stopped meanwhile.
         raise RecordError(
-            libvirtd.URI, str(error), "the threads are placed, only libvirt's XML does not say so"
+            libvirtd.URI, str(error), "the threads are placed, but libvirt's XML does not record it"
         ) from None
 
 
@@ -228,5 +228,5 @@ def _pin(
         return None
     book.remember(kind[0], guest, cpus, iothreads)
     libvirtd.pin(domain, cpus if guest.emulatorpin != cpus else None, dict.fromkeys(iothreads, cpus), kind[1])
-    why = f"had another pin, now it says {cpuset.format(cpus)}"
+    why = f"had another pin, now it has {cpuset.format(cpus)}"
     return Recorded(guest.name, _text(guest.emulatorpin), _text(cpus), why)

@@ -149,7 +149,7 @@ def test_show_takes_the_start_of_a_hash_and_files(host: Host) -> None:
 def test_show_says_that_there_is_none(which: list[str], host: Host) -> None:
     assert audit(host, "show", *which)[::2] == (
         2,
-        "the audit trail: has no such entry; `emupin audit list` shows what there is\n",
+        "the audit trail: has no matching entry; `emupin audit list` shows the entries\n",
     )
 
 
@@ -161,10 +161,10 @@ def test_show_does_without_what_is_not_kept_or_was_changed(tmp_path: Path) -> No
         path.write_bytes(path.read_bytes() + b"\n")
     status, output, _ = audit(host, "show", "1")
     assert status == 0
-    assert " ".join(output.split()).count("its digest is another one") == 2
+    assert " ".join(output.split()).count("its digest differs") == 2
     for path in (tmp_path / "var/lib/emupin").glob("*/*.*"):
         path.unlink()
-    assert " ".join(audit(host, "show", "1")[1].split()).count("is not kept in") == 2
+    assert " ".join(audit(host, "show", "1")[1].split()).count("is not saved in") == 2
 
 
 @pytest.mark.parametrize(
@@ -193,7 +193,7 @@ def test_no_entry_makes_it_crash(more: dict[str, object], host: Host, tmp_path: 
 
 def test_verify_and_head(host: Host) -> None:
     status, output, error = audit(host, "verify")
-    assert (status, output, error) == (0, "3 entries: the chain is whole\n", "")
+    assert (status, output, error) == (0, "3 entries: the chain is intact\n", "")
     status, output, error = audit(host, "head")
     digest, count, time = output.split()
     assert (status, error, count, time[-1]) == (0, "", "3", "Z")
@@ -224,7 +224,7 @@ def test_verify_tells_what_and_where(tmp_path: Path) -> None:
 def test_verify_of_files_says_that_it_has_no_head(tmp_path: Path) -> None:
     host = Host(tmp_path / "here")
     status, output, error = audit(host, "verify", write(tmp_path, 2))
-    assert (status, output) == (0, "2 entries: the chain is whole\n")
+    assert (status, output) == (0, "2 entries: the chain is intact\n")
     assert "no head to compare with" in error
 
 
@@ -232,7 +232,7 @@ def test_a_trail_that_was_removed_is_found(tmp_path: Path) -> None:
     host = Host(tmp_path)
     write(tmp_path, 2).unlink()
     status, output, _ = audit(host, "verify")
-    assert (status, "is not here: lines at the end were cut off" in output) == (1, True)
+    assert (status, "is missing: the end was removed" in output) == (1, True)
 
 
 @pytest.mark.parametrize("action", ["list", "show", "verify", "head"])
@@ -241,7 +241,7 @@ def test_a_host_without_a_trail(action: str, tmp_path: Path) -> None:
     args = ["1"] if action == "show" else []
     status, output, error = audit(host, action, *args)
     assert (status, output) == (2, "")
-    assert "there is no audit trail; nothing was decided yet" in error
+    assert "there is no audit trail; no decision was made yet" in error
     status, _, error = audit(host, action, *args, "missing-file")
     assert (status, "missing-file: cannot be read: No such file" in error) == (2, True)
 
@@ -252,4 +252,4 @@ def test_lines_that_are_no_entries_are_counted(tmp_path: Path) -> None:
     path.write_bytes(path.read_bytes() + b"torn")
     status, output, error = audit(host, "list")
     assert (status, len(output.splitlines())) == (0, 2)
-    assert error == "lines that are not part of the chain: 1, left out; `emupin audit verify` says where\n"
+    assert error == "lines outside the verified chain, not shown: 1; `emupin audit verify` says where\n"

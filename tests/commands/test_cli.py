@@ -88,7 +88,7 @@ def test_full_stdout(root: Path) -> None:
     done = shell(root, "$emupin rewrite $guest >/dev/full")
     assert (done.returncode, done.stderr) == (
         2,
-        b"stdout: cannot be written: No space left on device; not all of the output is there\n",
+        b"stdout: cannot be written: No space left on device; the output is incomplete\n",
     )
 
 

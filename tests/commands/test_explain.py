@@ -185,7 +185,7 @@ def test_a_guest_that_cannot_be_looked_at_is_named(root: Path) -> None:
     run_guest(root, "broken", xml="<domain")
     done = emupin(root, "explain", "-", data=domain_xml("demo-1").encode())
     assert done.returncode == 0
-    assert done.stderr.startswith(b"guest broken counts by its threads alone: ")
+    assert done.stderr.startswith(b"guest broken is judged by its threads alone: ")
 
 
 def test_a_guest_from_elsewhere_is_told_so(root: Path) -> None:

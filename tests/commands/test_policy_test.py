@@ -126,7 +126,7 @@ def test_stdin_stands_alone(root: Path) -> None:
 
 def test_nothing_there(root: Path, folder: Path) -> None:
     done = emupin(root, "policy", "test", folder)
-    assert (done.returncode, done.stdout, done.stderr.splitlines()[0]) == (0, b"", b"no *.xml file there")
+    assert (done.returncode, done.stdout, done.stderr.splitlines()[0]) == (0, b"", b"there is no *.xml file")
 
 
 def test_a_name_with_control_characters_is_escaped(root: Path, folder: Path) -> None:

@@ -219,12 +219,12 @@ def no_hook(lab: Lab) -> None:
     lab.path(HOOK).unlink()
 
 
-@fault(PROBLEM, "/etc/libvirt/hooks/qemu is somebody else's")
+@fault(PROBLEM, "/etc/libvirt/hooks/qemu belongs to somebody else")
 def foreign_hook(lab: Lab) -> None:
     foreign(lab, HOOK)
 
 
-@fault(PROBLEM, "50-emupin are somebody else's")
+@fault(PROBLEM, "50-emupin belong to somebody else")
 def foreign_hooks(lab: Lab) -> None:
     foreign(lab, HOOK)
     foreign(lab, IN_FOLDER)
@@ -523,7 +523,7 @@ def kept_mask(lab: Lab) -> None:
     lab.guest(wants="3")
 
 
-@fault(WARNING, "threads that are no vCPU in the cgroup of a vCPU: nfv-1")
+@fault(WARNING, "threads that are not vCPUs in the cgroup of a vCPU: nfv-1")
 def stranger_in_a_vcpu_group(lab: Lab) -> None:
     lab.guest(wants="2,3", stranger="worker")
     xml = lab.path("run/libvirt/qemu/nfv-1.xml")
@@ -766,7 +766,7 @@ def test_compiled_policy_goes_on_without_pyyaml(lab: Lab) -> None:
     hidden = "import sys; sys.modules.update(yaml=None); from emupin.cli import main; sys.exit(main(['doctor']))"
     done = subprocess.run([sys.executable, "-c", hidden], capture_output=True, env=environment(lab.root), check=False)
     assert done.returncode == 1
-    assert b"compiled before, is in force all the same" in done.stdout
+    assert b"the compiled copy of the policy is still in force" in done.stdout
     assert b"does nothing" not in done.stdout
 
 

@@ -106,7 +106,7 @@ def test_a_planned_pin_that_is_not_startable_is_for_the_live_threads_only() -> N
     made = plan(nfv, rules, TWO_NODES)
     assert (made.cpus, made.pin, made.failed) == (frozenset((0,)), None, False)
     (warning,) = made.warnings
-    assert warning.startswith("the live threads only are put on 0: libvirt 9.0.0 allocates")
+    assert warning.startswith("only the live threads are moved to 0: libvirt 9.0.0 allocates")
     fixed = plan(nfv, rules, TWO_NODES.replace(libvirt=DEBIAN_13))
     assert (fixed.cpus, fixed.pin, fixed.warnings) == (frozenset((0,)), frozenset((0,)), ())
 
@@ -140,7 +140,7 @@ def test_an_impossible_pin_goes_where_the_rule_has_none_to_put_there(placement: 
 def test_explain_says_what_becomes_of_a_pin_that_is_not_startable() -> None:
     nfv = guest(immediate=True, **BOTH).replace(emulatorpin=frozenset((4,)))
     text = render(explain(nfv, policy('"vcpu:0"'), TWO_NODES), "test", 200, False)
-    assert "in no definition: libvirt could not start the guest with this pin" in text
+    assert "not recorded: libvirt could not start the guest with this pin" in text
     assert "libvirt cannot start the guest with the pin it has: libvirt 9.0.0 allocates" in text
     text = render(explain(nfv, policy('"vcpu:0"'), TWO_NODES.replace(libvirt=DEBIAN_13)), "test", 200, False)
     assert "its memory on NUMA node 1 is allocated by the emulator's CPU 0 alone" in text

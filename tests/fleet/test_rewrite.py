@@ -89,7 +89,7 @@ def test_one_file_and_a_pipe_as_a_file(root: Path, folder: Path) -> None:
         (("sub",), b"give --diff, --check or --in-place"),
         (("--in-place",), b"stdin cannot be replaced"),
         (("--in-place", "-"), b"stdin cannot be replaced"),
-        (("--check", "-", "a.xml"), b"stands beside other files"),
+        (("--check", "-", "a.xml"), b"cannot be combined with other files"),
         (("--sync", "a.xml"), b"--sync without --in-place"),
         (("--host", "recorded.json", "a.xml"), b"recorded.json: cannot be read"),
         (("missing.xml",), b"missing.xml: No such file or directory"),
@@ -178,7 +178,7 @@ def test_order_does_not_depend_on_jobs(root: Path, folder: Path, jobs: str) -> N
 
 def test_empty_folder(root: Path, folder: Path) -> None:
     done = emupin(root, "rewrite", "--check", folder)
-    assert (done.returncode, done.stdout, done.stderr) == (0, b"", b"no *.xml file there\n")
+    assert (done.returncode, done.stdout, done.stderr) == (0, b"", b"there is no *.xml file\n")
 
 
 # -- diffs ------------------------------------------------------------------------------------------------------------
@@ -292,7 +292,7 @@ def test_in_place_on_a_full_file_system(root: Path, folder: Path) -> None:
         fill_up(folder / "filler")
         done = emupin(root, "rewrite", "--in-place", path)
         assert done.returncode == 2
-        assert b"a.xml: No space left on device; make room" in done.stderr
+        assert b"a.xml: No space left on device; free some space" in done.stderr
         assert (path.read_bytes(), names(folder)) == (guest(), ["a.xml", "filler"])
     finally:
         subprocess.run(["umount", folder], check=True)

@@ -391,7 +391,7 @@ def test_status() -> None:
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
-        (b"domain", b"network", "x: <domstatus> holds no <domain>; is this one of libvirt's status files?"),
+        (b"domain", b"network", "x: <domstatus> holds no <domain>; check that this is one of libvirt's status files"),
         (
             b"domstatus",
             b"domain",

@@ -120,7 +120,7 @@ def test_a_kernel_that_does_not_count_gets_no_figures() -> None:
 def test_preempted_vcpus_and_limits_are_told() -> None:
     pushed = Load(31, "CPU 1/KVM", VCPU, 1, frozenset({2}), 2, 0.9, 0.0, 12.0)
     told = advise(Samples(60, (load(EMULATOR, 0.01), pushed), transient=2))
-    assert "vCPU 1 was pushed off its CPU 12.0 times a second" in told.grounds
+    assert "vCPU 1 was preempted 12.0 times a second" in told.grounds
     assert "emulator threads may run on the CPU of vCPU 1: no placement should allow that" in told.grounds
     assert any(limit.startswith("there was no vhost worker") for limit in told.limits)
     assert "2 threads came or went meanwhile and are not in the figures" in told.limits

@@ -112,9 +112,9 @@ def test_a_dry_run_shows_all_and_changes_nothing(host: Host) -> None:
     spoil(Machine(host))
     before = snapshot(host.root)
     done = emupin(host.root, "apply", "nfv-1")
-    assert (done.returncode, done.stderr) == (1, b"nothing was changed: with --yes it is\n")
+    assert (done.returncode, done.stderr) == (1, b"nothing was changed; add --yes to make the changes\n")
     assert done.stdout.decode().splitlines() == [
-        "nfv-1: out of line (rule nfv, vcpu:0: emulator threads on 2)",
+        "nfv-1: drifted (rule nfv, vcpu:0: emulator threads on 2)",
         "  emulator thread 'qemu-system-x86' (4242): 2-5 -> 2",
         "  emulator thread 'qemu-system-x86' (4243): 2-5 -> 2",
         "  emulator thread 'vnc_worker' (4244): 2-5 -> 2",
@@ -125,7 +125,7 @@ def test_a_dry_run_shows_all_and_changes_nothing(host: Host) -> None:
         "  persistent XML:",
         "    -<emulatorpin cpuset='2-5'/>",
         "    +<emulatorpin cpuset='2'/>",
-        "1 guest: 1 out of line",
+        "1 guest: 1 drifted",
     ]
     assert snapshot(host.root) == before
     assert not (host.root / "run/emupin/claims").exists()
@@ -140,7 +140,7 @@ def test_mended_claimed_and_audited(host: Host) -> None:
     assert (result.done.groups, sorted(result.done.moved)) == (1, [4242, 4243, 4244])
     assert result.done.recorded == ["live", "persistent"]
     assert list(lines(result, applied=True)) == [
-        "nfv-1: mended (rule nfv, vcpu:0: emulator threads on 2): 1 cpuset written, 3 threads set, "
+        "nfv-1: fixed (rule nfv, vcpu:0: emulator threads on 2): 1 cpuset written, 3 threads set, "
         "live and persistent XML changed"
     ]
     assert [machine.tasks[at].allowed for at in (0, 3, 4)] == ["2", "7", "2"]
@@ -192,7 +192,7 @@ def test_one_failure_stops_no_other(host: Host) -> None:
     results = run(host, ["nfv-0", "nfv-3", "nfv-1", "gone"], World({"nfv-1": machine}).means)
     assert states(results) == [FAILED, FAILED, MENDED, "ended"]
     assert "99" in results["nfv-3"].error
-    assert total(list(results.values())) == "4 guests: 1 mended, 1 ended, 2 failed"
+    assert total(list(results.values())) == "4 guests: 1 fixed, 1 ended, 2 failed"
     done = emupin(host.root, "apply", "--all")
     assert done.returncode == 2
     assert done.stderr.count(b"\n") == 2
@@ -245,7 +245,7 @@ def test_usage_and_names(host: Host) -> None:
     done = emupin(host.root, "apply", "nfv-2")
     assert (done.returncode, b"did you mean 'nfv-1'?" in done.stderr) == (2, True)
     told = json.loads(emupin(host.root, "apply", "--all", "--json").stdout)
-    assert [(each["name"], each["state"], each["changes"]) for each in told["guests"]] == [("nfv-1", "in line", [])]
+    assert [(each["name"], each["state"], each["changes"]) for each in told["guests"]] == [("nfv-1", "in sync", [])]
     (host.root / "etc/emupin/policy.yaml").unlink()
     done = emupin(host.root, "apply", "--all")
     assert (done.returncode, b"no policy is installed" in done.stderr) == (2, True)
@@ -265,5 +265,5 @@ def test_drift_is_quiet_and_about_running_guests_alone(host: Host) -> None:
     assert b"nfv-2" not in done.stdout
     host.set_policy(POLICY + "    drift: keep\n")
     assert emupin(host.root, "apply", "--drift").stdout == b""
-    assert emupin(host.root, "apply", "--all").stdout.startswith(b"nfv-1: out of line"), "asked for, it is told"
+    assert emupin(host.root, "apply", "--all").stdout.startswith(b"nfv-1: drifted"), "asked for, it is told"
     assert emupin(host.root, "apply", "--all", "--drift").returncode == 2

@@ -64,7 +64,7 @@ def test_a_guest_in_line(tmp_path: Path) -> None:
         "  vCPU 2      4248  CPU 2/KVM        4           4  100     10    17  1.50s  0.25s",
         "  vCPU 3      4249  CPU 3/KVM        5           5  100     10    17  1.50s  0.25s",
         "",
-        "1 guest: 1 in line",
+        "1 guest: 1 in sync",
     ]
 
 
@@ -78,7 +78,7 @@ def test_drift_is_marked_and_told_once_for_each_cause(machine: Machine, tmp_path
     assert [line.split()[2] for line in lines if line.startswith("!") and "worker" in line] == ["4244"]
     cause = "the cpuset cgroup was written by hand: libvirt's XML is right"
     assert f"! on 2,9, planned 2: thread 4244; cpuset.cpus of emulator: {cause}" in lines
-    assert lines[-1] == "1 guest: 0 in line, 1 out of line"
+    assert lines[-1] == "1 guest: 0 in sync, 1 drifted"
 
 
 def test_json_has_everything(machine: Machine, tmp_path: Path) -> None:
@@ -121,7 +121,7 @@ def test_no_guest_and_no_policy(tmp_path: Path) -> None:
     done = emupin(tmp_path, "status")
     assert done.returncode == 0
     assert b"no policy is in force" in done.stderr
-    assert b"1 guest: 0 in line, 1 left as they are by the policy" in done.stdout
+    assert b"1 guest: 0 in sync, 1 not managed by the policy" in done.stdout
 
 
 def test_a_policy_of_ones_own(machine: Machine, tmp_path: Path) -> None:

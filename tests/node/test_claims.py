@@ -545,7 +545,7 @@ def test_a_broken_status_file_costs_only_its_own_guest(host: Host, way: str) -> 
     host.write("proc/4242/cgroup", "0::/\n")
     host.set_policy(REFUSE)
     assert placed(host, replace(C, uuid=str(uuid.UUID(int=4)), name="nfv-d")) == "68"
-    assert "guest nfv-c counts by its threads alone: " in str(host.audit()[-1]["warnings"])
+    assert "guest nfv-c is judged by its threads alone: " in str(host.audit()[-1]["warnings"])
     owner = THIRD if way == "cut off" else "nfv-c.xml"
     assert (held(host).shared[66], held(host).vcpus[67]) == (owner, owner)
     assert not {69, 127} & {*held(host).shared, *held(host).vcpus}, "vCPU 1 floats: it counts nowhere"
@@ -594,7 +594,9 @@ def test_what_cannot_be_noted_is_not_given(full: Host) -> None:
     """Where a dedicated CPU cannot be noted, the guest starts as it is, or not at all if the policy says so."""
     assert prepare(full, A) == Answer(0, "", "")
     assert full.audit()[-1]["outcome"] == "failed"
-    assert "claims: cannot be written: No space left on device; make room in /run" in str(full.audit()[-1]["reason"])
+    assert "claims: cannot be written: No space left on device; free some space in /run" in str(
+        full.audit()[-1]["reason"]
+    )
     full.set_policy(REFUSE)
     answer = prepare(full, A)
     assert answer.status == 1

@@ -36,10 +36,10 @@ def mended(host: PrivateHost, guest: Guest, where: set[str]) -> None:
     """The dry run shows what is out of line and changes nothing; then it is mended, and stays so."""
     others = masks(host, guest)
     code, told = apply(host, guest.uuid)
-    assert (code, told[guest.name]["state"], places(told[guest.name])) == (1, "out of line", where)
+    assert (code, told[guest.name]["state"], places(told[guest.name])) == (1, "drifted", where)
     assert not is_clean(host), "a dry run changes nothing"
     code, told = apply(host, "--yes", guest.name)
-    assert (code, told[guest.name]["state"], told[guest.name]["error"]) == (0, "mended", None)
+    assert (code, told[guest.name]["state"], told[guest.name]["error"]) == (0, "fixed", None)
     assert is_clean(host)
     assert apply(host, guest.name)[0] == 0
     assert {tid: mask for tid, mask in masks(host, guest).items() if tid in others} == others
@@ -103,12 +103,12 @@ def test_all_with_guests_that_are_shut_off_not_ours_and_broken(host: PrivateHost
     code, told = apply(host, "--all")
     assert code == 2, "one has no plan"
     states = {name: each["state"] for name, each in told.items()}
-    assert states == {"nfv-1": "out of line", "nfv-2": "out of line", "nfv-3": "failed", "other": "left alone"}
+    assert states == {"nfv-1": "drifted", "nfv-2": "drifted", "nfv-3": "failed", "other": "left alone"}
     assert (inactive_pin(host, stays_off), live_pin(host, other)) == (UNPLACED, SECOND)
     code, told = apply(host, "--all", "--yes")
     assert code == 2
     states = {name: each["state"] for name, each in told.items()}
-    assert states == {"nfv-1": "mended", "nfv-2": "mended", "nfv-3": "failed", "other": "left alone"}
+    assert states == {"nfv-1": "fixed", "nfv-2": "fixed", "nfv-3": "failed", "other": "left alone"}
     assert "63" in told["nfv-3"]["error"]
     assert recorded(host, runs)
     assert (inactive_pin(host, stays_off), live_pin(host, other), inactive_pin(host, other)) == (FIRST, SECOND, SECOND)
@@ -124,7 +124,7 @@ def test_without_libvirt_python_the_threads_are_placed_all_the_same(host: Privat
     host.install(policy())
     host.write("/tmp/hidden/libvirt.py", "raise ImportError('hidden')\n")
     done = host.run(EMUPIN, "apply", "--yes", "--all", check=False, env={"PYTHONPATH": "/tmp/hidden"})
-    if "mended" in done.stdout:
+    if "fixed" in done.stdout:
         pytest.skip("the launcher ignores PYTHONPATH")
     assert done.returncode == 2
     assert "install python3-libvirt" in done.stderr

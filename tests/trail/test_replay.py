@@ -200,7 +200,7 @@ def test_a_missing_and_an_altered_snapshot_are_told_apart(tmp_path: Path) -> Non
     kept.write_bytes(kept.read_bytes() + b"# another\n")
     assert "is not what it was kept as" in replay(entry, Archive(beside(str(path.parent)))).why
     kept.unlink()
-    assert "is not kept in" in replay(entry, Archive(beside(str(path.parent)))).why
+    assert "is not saved in" in replay(entry, Archive(beside(str(path.parent)))).why
 
 
 @pytest.mark.parametrize("digest", ["../../../etc/passwd", "", None, 7, "A" * 64, "0" * 63])
@@ -281,7 +281,7 @@ def test_the_command_shows_a_difference_as_a_diff(tmp_path: Path) -> None:
     done = emupin(tmp_path, "audit", "replay")
     assert done.returncode == 1
     shown = done.stdout.decode()
-    assert "decided by emupin 0.0.9, comes out otherwise with" in shown
+    assert "decided by emupin 0.0.9, differs with" in shown
     assert "  - after: 15\n  + after: " in shown
     assert "\x1b" not in shown
     form = json.loads(emupin(tmp_path, "audit", "replay", "--json").stdout)

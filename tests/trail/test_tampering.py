@@ -222,7 +222,7 @@ def test_the_count_of_a_head_is_taken_quoted_and_unquoted(tmp_path: Path) -> Non
     for words in ([head], head.split(), head.split()[:2]):
         done = emupin(tmp_path, "audit", "verify", "--head", *words, path.with_name("audit.jsonl.1"))
         assert done.returncode == 1, words
-        assert b"2 entries are missing ahead of the line that --head names" in done.stdout
+        assert b"2 entries are missing before the line that --head names" in done.stdout
 
 
 @pytest.mark.parametrize("action", ["verify", "list", "head", "replay"])

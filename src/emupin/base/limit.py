@@ -25,7 +25,7 @@ def begin(seconds: float) -> None:
     global _deadline
 
     def expire(_number: int, _frame: FrameType | None) -> None:
-        raise TimedOutError("the hook", f"took more than {seconds:g} seconds", "is a disk or a lock stuck?")
+        raise TimedOutError("the hook", f"took more than {seconds:g} seconds", "a disk or a lock may be stuck")
 
     _deadline = time.monotonic() + seconds
     _signal.signal(_signal.SIGALRM, expire)

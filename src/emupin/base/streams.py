@@ -37,7 +37,7 @@ def _stdout_trouble() -> Iterator[None]:
     except BrokenPipeError:
         raise
     except OSError as error:
-        raise EmupinError("stdout", f"cannot be written: {error.strerror}", "not all of the output is there") from None
+        raise EmupinError("stdout", f"cannot be written: {error.strerror}", "the output is incomplete") from None
 
 
 def say(text: str) -> None:

@@ -32,18 +32,18 @@ class Fields:
         def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
             for at, (key, _) in enumerate(pairs):
                 if key in [earlier for earlier, _ in pairs[:at]]:
-                    raise HostError(source, f"the key {show(key)} is there twice", "remove one of them")
+                    raise HostError(source, f"the key {show(key)} is listed twice", "remove one of them")
             return dict(pairs)
 
         try:
             values = json.loads(data.decode(), object_pairs_hook=unique)
         except UnicodeDecodeError:
-            raise HostError(source, "is not UTF-8", "is this the right file?") from None
+            raise HostError(source, "is not UTF-8", "check that this is the right file") from None
         except json.JSONDecodeError as error:
             hint = "is this a file that `emupin host --snapshot` wrote?"
             raise HostError(f"{source}:{error.lineno}", f"not JSON: {error.msg}", hint) from None
         except (RecursionError, ValueError):  # Nested a thousand deep, or a number of thousands of digits.
-            raise HostError(source, "not JSON that could be a recorded host", "is this the right file?") from None
+            raise HostError(source, "not JSON, or nested too deeply", "check that this is the right file") from None
         if not isinstance(values, dict):
             raise HostError(source, f"must be an object, is {kind(values)}", "is this a recorded host?")
         return cls(values, source)
@@ -101,7 +101,7 @@ class Fields:
         taken: dict[int, str] = {}
         for key, cpus in groups:
             if not cpus:
-                self.refuse(key, "names no CPU", "leave it away, or name its CPUs")
+                self.refuse(key, "names no CPU", "omit it, or name its CPUs")
             if not cpus <= online:
                 absent = cpus - online
                 one = len(absent) == 1
@@ -109,7 +109,7 @@ class Fields:
                 self.refuse(key, what, f"online are {cpuset.format(online)}")
             for cpu in sorted(cpus):
                 if cpu in taken:
-                    self.refuse(key, f"CPU {cpu} is in {taken[cpu]} too", "a CPU is in one of them")
+                    self.refuse(key, f"CPU {cpu} is in {taken[cpu]} too", "a CPU belongs to one group only")
                 taken[cpu] = key
 
 

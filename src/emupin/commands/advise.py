@@ -33,8 +33,8 @@ SLICES = 12
 
 EPILOG = """\
 The guest should do its usual work meanwhile. Measured are the run and wait time of its emulator threads and vhost
-workers (schedstat), who else has their CPUs, and who took the CPUs of the vCPUs (as `emupin trace` does, where the
-kernel lets it). Ctrl-C ends the window early. Nothing is changed.
+workers (schedstat), which other guests use their CPUs, and who took the CPUs of the vCPUs (as `emupin trace` does,
+where the kernel lets it). Ctrl-C ends the window early. Nothing is changed.
 
 status: 0; 2 after an error.
 """
@@ -43,8 +43,8 @@ status: 0; 2 after an error.
 def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     parser = subparsers.add_parser(
         "advise",
-        help="measure a guest, and say which placement the figures argue for",
-        description="Measure a running guest's emulator load, and say which placement the figures argue for.",
+        help="measure a guest, and say which placement the figures support",
+        description="Measure the emulator load of a running guest, and say which placement the figures support.",
         epilog=EPILOG,
         formatter_class=options.Help,
         allow_abbrev=False,
@@ -108,7 +108,7 @@ class Series:
         if time.monotonic() >= min(self.looks[-1].at + self.pause, self.end):
             self.looks.append(self.look())
             if self.looks[-1].assessment.live.status.pid != self.looks[0].assessment.live.status.pid:
-                raise EmupinError("emupin advise", "the guest was started anew meanwhile", "measure again")
+                raise EmupinError("emupin advise", "the guest was restarted during the measurement", "measure again")
 
 
 def tenants(root: str, seen: Observed) -> dict[int, tuple[str, ...]]:

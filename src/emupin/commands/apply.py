@@ -1,4 +1,4 @@
-"""`emupin apply`: guests that are out of line, and with `--yes` in line again."""
+"""`emupin apply`: guests that have drifted, and with `--yes` are back in sync."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ The hook goes on with the installed policy, whatever --policy says here.
 --undo puts back the pins that stood in libvirt's XML before emupin recorded its own, and moves the threads there. A pin
 that was changed since stays. The hook places the guest again when it is started next, unless the policy has changed.
 
-status: 0 all is in line, or was brought in line; 1 without --yes: something would change; 2 after an error.
+status: 0 everything is in sync, or was fixed; 1 without --yes: something would change; 2 after an error.
 """
 
 
@@ -48,18 +48,18 @@ ROUNDS = 10
 def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     parser = subparsers.add_parser(
         "apply",
-        help="bring guests in line with the policy",
-        description="Bring live threads, live XML and persistent XML of guests in line with the policy.",
+        help="bring guests in sync with the policy",
+        description="Bring the live threads, the live XML and the persistent XML of guests in sync with the policy.",
         epilog=EPILOG,
         formatter_class=options.Help,
         allow_abbrev=False,
     )
     parser.add_argument("guests", nargs="*", metavar="GUEST", help="name or UUID; running, or shut off")
-    parser.add_argument("--all", action="store_true", help="all guests that run or are defined")
+    parser.add_argument("--all", action="store_true", help="all running and defined guests")
     parser.add_argument(
         "--drift", action="store_true", help="running guests whose rule says `drift: fix`; quiet (for udev and systemd)"
     )
-    parser.add_argument("--yes", action="store_true", help="do it (default: say what would be done)")
+    parser.add_argument("--yes", action="store_true", help="make the changes (default: only show them)")
     parser.add_argument("--undo", action="store_true", help="put back what stood there before emupin recorded its pins")
     options.add_policy(parser)
     options.add_json(parser)
@@ -106,7 +106,7 @@ def _run(args: argparse.Namespace, context: Context, names: Sequence[str]) -> in
         if not args.drift:
             streams.put(f"{total(results)}\n".encode())
         if not args.yes and count(results, OUT_OF_LINE):
-            streams.say("nothing was changed: with --yes it is")
+            streams.say("nothing was changed; add --yes to make the changes")
     return _exit_status(context, results)
 
 
@@ -135,7 +135,7 @@ def _keep_policy(root: str, policy: Policy, path: str) -> None:
     try:
         kept.keep(root, kept.POLICIES_KEPT, policy.digest + os.path.splitext(path)[1], read_bytes(path))
     except OSError as error:
-        streams.say(f"{error.filename}: {error.strerror}; the policy is not kept for replay")
+        streams.say(f"{error.filename}: {error.strerror}; the policy was not saved for replay")
 
 
 def _defined(root: str) -> list[str]:

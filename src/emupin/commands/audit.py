@@ -31,7 +31,7 @@ WIDE = 200
 
 
 def add_parser(subparsers: Subparsers) -> None:
-    parser = subparsers.add_parser("audit", help="read the audit trail, prove it untouched")
+    parser = subparsers.add_parser("audit", help="read the audit trail, verify its integrity")
     actions = options.add_choices(parser, "ACTION")
     _add_list(actions)
     _add_show(actions)
@@ -41,13 +41,13 @@ def add_parser(subparsers: Subparsers) -> None:
 
 
 def _add_list(actions: Subparsers) -> None:
-    parser = actions.add_parser("list", help="list entries, one a line", allow_abbrev=False)
-    parser.add_argument("--guest", metavar="NAME|UUID", help="of this guest only; likewise below")
+    parser = actions.add_parser("list", help="list entries, one per line", allow_abbrev=False)
+    parser.add_argument("--guest", metavar="NAME|UUID", help="only entries of this guest; the options below work alike")
     for key in ("rule", "outcome", "op"):
         parser.add_argument(f"--{key}")
     for edge in ("since", "until"):
         parser.add_argument(
-            f"--{edge}", metavar="TIME", help="RFC 3339, UTC where it has no offset; or 2h, 7d: so long ago"
+            f"--{edge}", metavar="TIME", help="RFC 3339 (UTC without an offset), or 2h, 7d: that long ago"
         )
     options.add_json(parser)
     parser.add_argument("files", metavar="FILE", nargs="*", help=audit_verify.FILES_HELP)
@@ -56,14 +56,14 @@ def _add_list(actions: Subparsers) -> None:
 
 def _add_show(actions: Subparsers) -> None:
     parser = actions.add_parser(
-        "show", help="show an entry in full, with the policy and the CPUs it was decided from", allow_abbrev=False
+        "show", help="show an entry in full, with the policy and the CPUs behind the decision", allow_abbrev=False
     )
     parser.add_argument(
         "entry", metavar="N|HASH", nargs="?", help="the Nth from the end, or the first digits of a hash"
     )
     parser.add_argument("files", metavar="FILE", nargs="*", help=audit_verify.FILES_HELP)
     parser.add_argument("--guest", metavar="NAME|UUID", help="all entries of this guest")
-    parser.add_argument("--last", action="store_true", help="only the last one")
+    parser.add_argument("--last", action="store_true", help="only the latest one")
     options.add_json(parser)
     parser.set_defaults(run=show)
 
@@ -88,7 +88,7 @@ def show(args: argparse.Namespace) -> int:
     """The exit status. Raises EmupinError where there is no such entry."""
     if args.entry is None and args.guest is None and not args.last:
         raise EmupinError(
-            "emupin audit show", "which entry?", "give its hash, a number from the end, --guest or --last"
+            "emupin audit show", "which entry?", "give its hash, its number counted from the end, --guest or --last"
         )
     word: str | None = args.entry
     if word and not re.fullmatch(r"\d{1,6}|[0-9A-Fa-f]{4,64}", word):
@@ -116,7 +116,7 @@ def _chosen(trail: Trail, word: str | None, args: argparse.Namespace) -> list[Fo
     elif word:
         found = [each for each in found if each[0].digest.startswith(word.lower())]
     if not found:
-        raise EmupinError("the audit trail", "has no such entry", "`emupin audit list` shows what there is")
+        raise EmupinError("the audit trail", "has no matching entry", "`emupin audit list` shows the entries")
     return found[-1:] if args.last else found
 
 
@@ -134,7 +134,7 @@ def _entries(trail: Trail) -> Iterator[Found]:
         else:
             yield line, entry
     if left_out:
-        streams.say(f"lines that are not part of the chain: {left_out}, left out; `emupin audit verify` says where")
+        streams.say(f"lines outside the verified chain, not shown: {left_out}; `emupin audit verify` says where")
 
 
 def _refuse(error: EmupinError) -> NoReturn:

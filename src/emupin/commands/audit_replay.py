@@ -26,20 +26,20 @@ if TYPE_CHECKING:
     Subparsers = argparse._SubParsersAction[argparse.ArgumentParser]
 
 EPILOG = """\
-Each decision is made again from the facts in its entry, with the policy and the topology that were kept by digest:
-beside the trail, in /var/lib/emupin of the same host, or in a folder that --state names. Entries that record no
-decision (what libvirt took over, gaps, trouble ahead of a decision) are counted and left out.
+Each decision is re-evaluated from the facts in its entry. The policy and the topology come from the copies saved by
+digest: beside the trail, in /var/lib/emupin of the same host, or in a folder given with --state. Entries without a
+decision (records, gaps, failures before a decision) are counted and skipped.
 
-status: 0 all decided the same; 1 some came out otherwise, could not be decided
-again, or are not part of the chain; 2 after an error.
+status: 0 every decision holds; 1 some differ, cannot be re-evaluated, or are outside the verified chain; 2 after an
+error.
 """
 
 
 def add_parser(actions: Subparsers) -> None:
     parser = actions.add_parser(
         "replay",
-        help="decide again from the recorded facts, and compare",
-        description="Decide again from the recorded facts alone, and compare.",
+        help="re-evaluate recorded decisions, and compare",
+        description="Re-evaluate each decision from the recorded facts alone, and compare.",
         epilog=EPILOG,
         formatter_class=options.Help,
         allow_abbrev=False,
@@ -50,7 +50,7 @@ def add_parser(actions: Subparsers) -> None:
 
 
 def add_sources(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("files", nargs="*", metavar="FILE", help="trails, or folders with those of many hosts")
+    parser.add_argument("files", nargs="*", metavar="FILE", help="trails, or folders with the trails of many hosts")
     parser.add_argument(
         "--state", action="append", default=[], metavar="FOLDER", help="has policies/ and topologies/ (repeatable)"
     )
@@ -72,7 +72,7 @@ class _Tally:
         return int(self.counts[DIFFERENT] + self.counts[NOT_REPLAYABLE] + self.unproven > 0)
 
     def sentence(self) -> str:
-        parts = [f"{self.counts[SAME]:,} decided the same", f"{self.counts[DIFFERENT]:,} differently"]
+        parts = [f"{self.counts[SAME]:,} unchanged", f"{self.counts[DIFFERENT]:,} differently"]
         parts += [f"{self.counts[NOT_REPLAYABLE]:,} not replayable", f"{self.counts[NO_DECISION]:,} without a decision"]
         total = sum(self.counts.values())
         return f"{total:,} {'entry' if total == 1 else 'entries'}: {', '.join(parts)}"
@@ -93,10 +93,10 @@ def run(args: argparse.Namespace) -> int:
         streams.say(str(error))
     if tally.unreadable:
         noun = "line is no entry" if tally.unreadable == 1 else "lines are no entries"
-        streams.say(f"{tally.unreadable:,} {noun}: `emupin audit verify` says why")
+        streams.say(f"{tally.unreadable:,} {noun}: `emupin audit verify` explains")
     if tally.unproven:
         noun = "entry is" if tally.unproven == 1 else "entries are"
-        streams.say(f"{tally.unproven:,} {noun} not part of the chain: `emupin audit verify` says why")
+        streams.say(f"{tally.unproven:,} {noun} outside the verified chain: `emupin audit verify` explains")
     return tally.status
 
 
@@ -121,7 +121,7 @@ def _lines(line: Line, entry: dict[str, Any], replayed: Replayed, colour: bool) 
     if replayed.status == NOT_REPLAYABLE:
         yield f"  not replayable: {printable(replayed.why)}"
         return
-    yield f"  decided by emupin {_text(entry.get('emupin'))}, comes out otherwise with {__version__}"
+    yield f"  decided by emupin {_text(entry.get('emupin'))}, differs with {__version__}"
     for difference in replayed.differences:
         yield paint(f"  - {difference.field}: {_text(difference.recorded)}", RED, colour)
         yield paint(f"  + {difference.field}: {_text(difference.now)}", GREEN, colour)

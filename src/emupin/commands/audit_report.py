@@ -26,8 +26,8 @@ if TYPE_CHECKING:
     Subparsers = argparse._SubParsersAction[argparse.ArgumentParser]
 
 EPILOG = """\
-The page has all its data, style and script in it and fetches nothing. It holds guests' names, UUIDs and CPUs, and the
-policies: keep it as you keep the trail.
+The page is self-contained and loads nothing. It shows the guests' names, UUIDs and CPUs, and the policies: protect it
+as you protect the trail.
 
 status: 0; 2 after an error, or where a part of a trail could not be read.
 """
@@ -71,7 +71,7 @@ def run(args: argparse.Namespace) -> int:
 def make(trails: Sequence[Trail], state: Sequence[str]) -> Page:
     """The page of `trails`; what cannot be read is a problem that the page shows."""
     page = Page(
-        "emupin: audit report", "Where emulator threads were put, why, and by which policy.", "host", entries.now()
+        "emupin: audit report", "Where emulator threads were placed, why, and by which policy.", "host", entries.now()
     )
     names: set[str] = set()
     for trail in trails:

@@ -46,8 +46,8 @@ def add_parsers(actions: Subparsers) -> None:
 def _add_verify(actions: Subparsers) -> None:
     parser = actions.add_parser(
         "verify",
-        help="prove that no entry was changed, removed, inserted or moved",
-        epilog="status: 0 if the trail is whole, 1 if it is not, 2 if it cannot be read.",
+        help="verify that no entry was changed, removed, inserted or moved",
+        epilog="status: 0 the trail is intact; 1 it is not; 2 it cannot be read.",
         allow_abbrev=False,
     )
     parser.add_argument(
@@ -135,7 +135,7 @@ def _put_verdict(verdict: Verdict, findings: list[Finding], as_json: bool) -> No
             terminal.put(f"{finding}\n", False)
     number = f"{verdict.entries} {'entry' if verdict.entries == 1 else 'entries'}"
     count = sum(not finding.is_remark for finding in findings)
-    terminal.put(f"{number}: {'the chain is whole' if sound else f'findings: {count}'}\n", False)
+    terminal.put(f"{number}: {'the chain is intact' if sound else f'findings: {count}'}\n", False)
 
 
 def head(args: argparse.Namespace) -> int:
@@ -146,11 +146,11 @@ def head(args: argparse.Namespace) -> int:
         if entry is not None:
             count, last = count + 1, (line.digest, lines.text_of(entry, "time") or "-")
     if last is None:
-        raise EmupinError(trail.files[-1], "has no entry", "there is nothing to keep yet")
+        raise EmupinError(trail.files[-1], "has no entry", "there is nothing to store yet")
     terminal.put(f"{last[0]} {count} {last[1]}\n", False)
     if trail.verdict.is_sound:
         return 0
-    streams.say("the chain is not whole; `emupin audit verify` says where")
+    streams.say("the chain is broken; `emupin audit verify` says where")
     return 1
 
 

@@ -23,8 +23,8 @@ status: 0; 2 where something could not be read, and the archive has the rest.
 def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     parser = subparsers.add_parser(
         "collect",
-        help="put what this node says of itself into one archive",
-        description="Put all that this node says of itself into one archive, for `emupin fleet`.",
+        help="collect this node's state into one archive",
+        description="Collect this node's state into one archive for `emupin fleet`.",
         epilog=EPILOG,
         formatter_class=options.Help,
         allow_abbrev=False,
@@ -40,7 +40,7 @@ def run(args: argparse.Namespace) -> int:
     from emupin.trail.entries import now
 
     if args.output is None and os.isatty(streams.STDOUT):
-        raise EmupinError("emupin collect", "an archive is not for a terminal", "give -o FILE")
+        raise EmupinError("emupin collect", "an archive cannot go to a terminal", "give -o FILE")
     where = args.output or "stdout"
     try:
         with open(args.output, "xb", opener=_private) if args.output else sys.stdout.buffer as file:

@@ -12,23 +12,23 @@ from emupin.commands import options
 from emupin.screen import terminal
 
 EPILOG = """\
-Nothing is changed. On a healthy host it says one line; --verbose shows every check, and those that could not be made:
-as an ordinary user there are more of these. A warning tells of a limit that the hook works with.
+Nothing is changed. On a healthy host the output is one line; --verbose shows every check, including those that could
+not be made. Most of these need root. A warning: the hook works, but with a limitation.
 
-status: 0 without problems, also with warnings; 1 with problems; 2 after an error.
+status: 0 no problems (warnings are allowed); 1 problems; 2 after an error.
 """
 
 
 def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     parser = subparsers.add_parser(
         "doctor",
-        help="find what keeps the hook from working, with the cures",
-        description="Find what keeps the hook from working on this host, with the cure for each of it.",
+        help="find what keeps the hook from working and how to fix it",
+        description="Find what keeps the hook from working on this host, and how to fix it.",
         epilog=EPILOG,
         formatter_class=options.Help,
         allow_abbrev=False,
     )
-    parser.add_argument("--verbose", action="store_true", help="show every check, not only what is wrong")
+    parser.add_argument("--verbose", action="store_true", help="show every check, not only problems and warnings")
     options.add_json(parser)
     parser.set_defaults(run=run)
 

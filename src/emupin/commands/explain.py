@@ -16,23 +16,23 @@ from emupin.screen import terminal
 from emupin.screen.explanationtext import render
 
 EPILOG = """\
-What is there as a file, or has a slash, is a FILE: a domain XML, or libvirt's status XML of a running guest. All else
-is the name or the UUID of a GUEST that runs here, or else is defined here. The picture is of the host's CPUs with this
-guest's vCPUs on them; the legend says what its symbols mean. Every check of a placement is shown, also those behind
-the one that it was skipped for.
+An argument with a slash, or that exists as a file, is a FILE: a domain XML, or libvirt's status XML of a running
+guest. Anything else is the name or UUID of a GUEST that runs or is defined here. The picture shows the host's CPUs
+with this guest's vCPUs; the legend explains its symbols. All checks of a placement are shown, including those after
+the one that rejected it.
 
-Other running guests and the CPUs that they hold are taken into account: this machine's, or those that `--host FILE`
-recorded. Nothing is claimed or changed.
+Other running guests and the CPUs they hold are taken into account: those of this machine, or those recorded in
+`--host FILE`. Nothing is claimed or changed.
 
-status: 0, also where every placement fails; 2 after an error.
+status: 0, even if every placement fails; 2 after an error.
 """
 
 
 def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     parser = subparsers.add_parser(
         "explain",
-        help="tell why a guest's emulator threads go where they go",
-        description="Tell which rule takes a guest, and what came of its placements and their checks.",
+        help="explain why a guest's emulator threads go where they go",
+        description="Show which rule matches a guest, and the result of its placements and their checks.",
         epilog=EPILOG,
         formatter_class=options.Help,
         allow_abbrev=False,

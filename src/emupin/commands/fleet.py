@@ -54,9 +54,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     parser.add_argument("folder", metavar="FOLDER", help="a folder with the folders of collected nodes")
     parser.add_argument("--policy", metavar="FILE", help="try this policy on all guests")
     parser.add_argument("--against", metavar="OLD", help="with --policy: compare with this policy everywhere")
-    parser.add_argument(
-        "--guests", action="store_true", help="with --policy: a line for each guest that fares differently"
-    )
+    parser.add_argument("--guests", action="store_true", help="with --policy: one line per guest whose outcome differs")
     parser.add_argument("--attention", action="store_true", help="show only the nodes that need attention")
     parser.add_argument("--jobs", type=options.count, metavar="N", help="processes (default: one for each CPU)")
     options.add_json(parser)

@@ -38,8 +38,8 @@ status: 0; 2 after an error.
 def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     parser = subparsers.add_parser(
         "host",
-        help="show the host's CPUs, and who has which",
-        description="Show the host's CPUs: node, core, siblings, isolated, reserved, pool, and who has which.",
+        help="show the host's CPUs, and which guest uses which",
+        description="Show the host's CPUs: node, core, siblings, isolated, reserved, pool, and their guests.",
         epilog=EPILOG,
         formatter_class=options.Help,
         allow_abbrev=False,
@@ -69,9 +69,9 @@ def run(args: argparse.Namespace) -> int:
 
 def _check_usage(args: argparse.Namespace) -> None:
     if args.output and not args.snapshot:
-        raise EmupinError("emupin host", "-o without --snapshot", "add --snapshot, or send the picture on with >")
+        raise EmupinError("emupin host", "-o without --snapshot", "add --snapshot, or redirect the picture with >")
     if args.host == "none":
-        raise EmupinError("emupin host", "--host none leaves nothing to show", "give a recorded host or leave it away")
+        raise EmupinError("emupin host", "--host none leaves nothing to show", "give a recorded host or omit it")
 
 
 def _policy(path: str | None) -> Policy | None:
@@ -93,7 +93,7 @@ def _held(root: str, host: Host, policy: Policy | None) -> Others:
     try:
         ledger = Ledger.look(root, policy, host)
     except EmupinError as error:
-        streams.say(f"who has which CPU is not shown: {error}")
+        streams.say(f"which guest uses which CPU is not shown: {error}")
         return Others()
     for fault in ledger.faults:
         streams.say(fault)

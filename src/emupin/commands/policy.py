@@ -19,9 +19,9 @@ if TYPE_CHECKING:
 
 
 def add_parser(subparsers: Subparsers) -> None:
-    parser = subparsers.add_parser("policy", help="check the policy file, print what it means, or try it on guests")
+    parser = subparsers.add_parser("policy", help="check the policy file, print it in full, or try it on guests")
     actions = options.add_choices(parser, "ACTION")
-    checker = actions.add_parser("check", help="validate: status 0, 1 if it is not valid, 2 if it cannot be read")
+    checker = actions.add_parser("check", help="validate it: status 0; 1 if it is not valid; 2 if it cannot be read")
     checker.set_defaults(run=check)
     shower = actions.add_parser("show", help="print the effective policy, with every default spelled out")
     shower.add_argument("--json", action="store_true", help="as JSON instead of YAML")
@@ -65,7 +65,7 @@ def _read(args: argparse.Namespace) -> tuple[str, bytes]:
     root = root_from_environment()
     path = args.file or args.policy or policy_path(root)
     if path is None:
-        hint = f"begin with a copy of {POLICIES[0]}.example, or name a file"
+        hint = f"start from a copy of {POLICIES[0]}.example, or name a file"
         raise PolicyError(f"{root}{POLICIES[0]}", "there is no policy", hint)
     try:
         with open(path, "rb") as file:

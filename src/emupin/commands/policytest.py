@@ -14,31 +14,31 @@ from emupin.fleet.trial import Side, Tally, Trial, summary
 from emupin.live.facts import read_facts
 
 EPILOG = """\
-stdout has a line for each guest: file, name, rule, placement, CPUs before -> after; with --json an object a line. With
---against only those that would fare differently: other CPUs, or persist, iothreads or on_failure with another effect.
-A folder stands for every *.xml file below it. Other remarks, and how many guests each rule takes, go to stderr.
+stdout has one line per guest: file, name, rule, placement, CPUs before -> after; with --json one object per line. With
+--against, only guests whose outcome would differ: other CPUs, or another effect of persist, iothreads or on_failure.
+A folder stands for every *.xml file below it. Remarks, and how many guests each rule matches, go to stderr.
 
 Each guest is decided as if it were the only one to start: `dedicated` can give the same CPU to several of them. With
 --together they start on one host, in the order of the files: each keeps what it gets, and the end says where the pool
 runs out and how many more guests would fit; with --json in a last line, an object with the key `capacity`. The guests
 that run on this machine, or did when `--host FILE` was recorded, keep what they hold.
 
-status: 0; 1 if no placement of some guest passes its checks, with --against instead if some guest fares differently;
-2 after an error. One bad file does not stop the others.
+status: 0; 1 if no placement of some guest passes its checks, or, with --against, if the outcome of some guest differs;
+2 after an error. A bad file does not stop the others.
 """
 
 
 def add_parser(actions: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     parser = actions.add_parser(
         "test",
-        help="show which rule takes which guest, and what it would get",
-        description="Show which rule takes each guest, and what it would get.",
+        help="show which rule matches which guest, and what the guest would get",
+        description="Show which rule matches each guest, and what the guest would get.",
         epilog=EPILOG,
         formatter_class=options.Help,
         allow_abbrev=False,
     )
     parser.add_argument("files", nargs="+", metavar="FILE", help="domain XML files or folders; - is stdin")
-    parser.add_argument("--against", metavar="OLD", help="show only what changes between the policy in OLD and this")
+    parser.add_argument("--against", metavar="OLD", help="show only what changes from the policy in OLD to this one")
     parser.add_argument(
         "--together", action="store_true", help="take the files as guests that start in order on one host"
     )
@@ -52,12 +52,12 @@ def add_parser(actions: argparse._SubParsersAction[argparse.ArgumentParser]) -> 
 def run(args: argparse.Namespace) -> int:
     """The exit status. Raises EmupinError where a policy or the host cannot be read."""
     if "-" in args.files and len(args.files) > 1:
-        raise EmupinError("emupin policy test", "- (stdin) stands beside other files", "test it in a call of its own")
+        raise EmupinError("emupin policy test", "- (stdin) cannot be combined with other files", "test it separately")
     new = _side(args.policy, args.host, args.together)
     old = _side(args.against, args.host, args.together) if args.against else None
     total = _try(Trial(new, old, args.json), args.files, 1 if args.together else args.jobs or batches.cores())
     if not total.files and not total.failed:
-        streams.say("no *.xml file there")
+        streams.say("there is no *.xml file")
     _sum_up(total, new, old is not None)
     if new.company:
         _tell_capacity(new.company.capacity(), args.json)

@@ -25,10 +25,10 @@ A folder stands for every *.xml file below it; hidden files and links to folders
 The guests that run on this machine, or did when `--host FILE` was recorded, keep the CPUs that they hold. Each file is
 decided as if its guest were the only one to start; with --together they start on one host, in the order of the files,
 and stderr says how many more guests would fit.
---in-place replaces a file in one step and keeps its mode, owner and extended attributes. Against a power cut this
-relies on the file system (ext4 orders it so); --sync does not, and takes several times as long.
+--in-place replaces a file in one step and keeps its mode, owner and extended attributes. Whether that survives a power
+loss depends on the file system (ext4: yes). --sync does not depend on it, and takes several times as long.
 
-status: 0; with --check 1 if something would change; 2 after an error. One bad file does not stop the others.
+status: 0; with --check 1 if something would change; 2 after an error. A bad file does not stop the others.
 """
 
 
@@ -41,8 +41,8 @@ UNSEEN = (
 def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     parser = subparsers.add_parser(
         "rewrite",
-        help="put the policy's pins into domain XML",
-        description="Put the policy's pins into domain XML and change no other byte.",
+        help="write the policy's pins into domain XML",
+        description="Write the policy's pins into domain XML and change no other byte.",
         epilog=EPILOG,
         formatter_class=options.Help,
         allow_abbrev=False,
@@ -52,8 +52,8 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     action.add_argument("--check", action="store_true", help="name the files that would change, status 1 if any")
     action.add_argument("--in-place", action="store_true", help="replace the files that change")
     parser.add_argument("--diff", action="store_true", help="print a unified diff of each file that changes")
-    parser.add_argument("--report", metavar="FILE", help="write an HTML page of all decisions, with diffs and pictures")
-    parser.add_argument("--validate", action="store_true", help="prove each result with lxml and libvirt's schema")
+    parser.add_argument("--report", metavar="FILE", help="with --diff or --check: write an HTML page of all decisions")
+    parser.add_argument("--validate", action="store_true", help="verify each result with lxml and libvirt's schema")
     parser.add_argument("--sync", action="store_true", help="with --in-place: wait for the disk each time")
     parser.add_argument(
         "--together", action="store_true", help="take the files as guests that start in order on one host"
@@ -103,14 +103,14 @@ def _check_usage(files: list[str], args: argparse.Namespace) -> None:
     if args.in_place and "-" in files:
         raise EmupinError("emupin rewrite", "--in-place needs files, stdin cannot be replaced", "name files or folders")
     if args.sync and not args.in_place:
-        raise EmupinError("emupin rewrite", "--sync without --in-place", "nothing is written to files: leave it away")
+        raise EmupinError("emupin rewrite", "--sync without --in-place", "no file is written: omit --sync")
     if args.report and ("-" in files or not (args.check or args.diff)):
-        hint = "give --diff or --check, and name files or folders"
-        raise EmupinError("emupin rewrite", "--report is of files that are looked at, not written", hint)
+        hint = "add --diff or --check, and name files or folders"
+        raise EmupinError("emupin rewrite", "--report needs --diff or --check (it never writes files)", hint)
     if "-" in files and len(files) > 1:
-        raise EmupinError("emupin rewrite", "- (stdin) stands beside other files", "rewrite it in a call of its own")
+        raise EmupinError("emupin rewrite", "- (stdin) cannot be combined with other files", "rewrite it separately")
     if not (args.check or args.in_place or args.diff) and (len(files) > 1 or os.path.isdir(files[0])):
-        what = "several documents do not go to one stdout"
+        what = "stdout can hold only one document"
         raise EmupinError("emupin rewrite", what, "give --diff, --check or --in-place")
 
 
@@ -139,7 +139,7 @@ def _many(rewriter: Rewriter, arguments: list[str], jobs: int, report: _Report |
         report.add([], found.remarks)
     total.add_counts(found)
     if not total.files and not found.failed:
-        streams.say("no *.xml file there")
+        streams.say("there is no *.xml file")
     progress.end(_counts(total, changes))
     if total.unseen:
         streams.say(UNSEEN.format(f"{total.unseen} file{'' if total.unseen == 1 else 's'}"))

@@ -30,20 +30,20 @@ involuntary context switches, migrations, time on a CPU and time waiting for one
 rates: switches and migrations a second, and parts of the time.
 
 A helper is a thread of a process that libvirt started beside QEMU (swtpm, virtiofsd, passt, …), or one of KVM's own. It
-is shown, never out of line, and nothing moves it.
+is shown, never counted as drift, and never moved.
 
 ! marks what is not as planned; below the table stand what was found, what was planned, and the likely cause.
-> marks a vCPU from 1 up that was pushed off its CPU since the last look.
+> marks a vCPU from 1 up that was preempted since the last look.
 
-status: 0 everything is as planned; 1 something is not; 2 after an error. --watch ends with Ctrl-C.
+status: 0 everything is in sync; 1 something has drifted; 2 after an error. --watch ends with Ctrl-C.
 """
 
 
 def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     parser = subparsers.add_parser(
         "status",
-        help="show the running guests' threads, and what is not as planned",
-        description="Show every thread of the running guests, their pins, and what is not as the policy wants it.",
+        help="show the threads of running guests, and what has drifted",
+        description="Show every thread of the running guests, their pins, and what differs from the policy.",
         epilog=EPILOG,
         formatter_class=options.Help,
         allow_abbrev=False,
@@ -59,7 +59,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         const=SECONDS,
         type=_seconds,
         metavar="SECONDS",
-        help=f"look again every so many seconds (default: {SECONDS:g}) and show rates",
+        help=f"refresh every N seconds (default: {SECONDS:g}) and show rates",
     )
     options.add_policy(parser)
     parser.set_defaults(run=run)
@@ -102,7 +102,7 @@ def _check_usage(args: argparse.Namespace) -> None:
     if args.output and not args.prometheus:
         raise EmupinError("emupin status", "-o without --prometheus", "add --prometheus, or use >")
     if args.watch and args.prometheus:
-        hint = "the collector makes rates of the counters: call it from a timer"
+        hint = "the collector computes rates from the counters: omit --watch"
         raise EmupinError("emupin status", "--watch with --prometheus", hint)
 
 

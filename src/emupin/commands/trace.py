@@ -29,7 +29,7 @@ The kernel's own scheduling events (sched_switch, sched_waking) are recorded in 
 again; tracing by others is not disturbed. A switch on a traced CPU takes about 0.6 µs longer.
 
 For each vCPU the tables show who had its CPU while it wanted to run: TIMES/s how often, ms/s how long, LONGEST a
-single time; then how often it was pushed off its CPU and woken, and how long it waited to run again. A guest that
+single time; then how often it was preempted and woken, and how long it waited to run again. A guest that
 polls should lose nothing on vCPUs from 1 up. Ctrl-C ends the time early.
 
 FILE in the place of GUEST is a trace that --json -o has saved: it is shown again, or compared.

@@ -35,7 +35,7 @@ def run(root: str, names: Sequence[str], args: argparse.Namespace) -> int:
         if not any(each.changes or each.error for each in results):
             streams.say("nothing to take back")
         elif not args.yes:
-            streams.say("nothing was changed: with --yes it is")
+            streams.say("nothing was changed; add --yes to make the changes")
     for each in results:
         if each.error:
             streams.say(f"{each.name}: {each.error}")

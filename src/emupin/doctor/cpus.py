@@ -55,11 +55,11 @@ def check_online(machine: Machine) -> Iterator[Finding]:
 
 def _faults(name: str, cpus: Cpus, online: Cpus, policy: Policy) -> Iterator[Finding]:
     if not cpus & online:
-        yield problem(f"{name}: no CPU of {cpuset.format(cpus)} is online", "correct the policy, or switch them on")
+        yield problem(f"{name}: no CPU of {cpuset.format(cpus)} is online", "correct the policy, or bring them online")
     elif cpus - online:
         offline = cpus - online
         yield warning(
-            f"{name}: {named(offline)} {is_or_are(offline)} not online", "correct the policy, or switch them on"
+            f"{name}: {named(offline)} {is_or_are(offline)} not online", "correct the policy, or bring them online"
         )
     if cpus & policy.reserved:
         both = cpus & policy.reserved
@@ -77,9 +77,9 @@ def check_isolated(machine: Machine) -> Iterator[Finding]:
     isolated = host.read(machine.root).isolated
     traps = {name: cpus & isolated for name, cpus in _shared_sets(policy).items() if cpus & isolated and len(cpus) > 1}
     for name, cpus in traps.items():
-        what = f"{name}: {named(cpus)} {is_or_are(cpus)} isolated: the kernel balances nothing there"
+        what = f"{name}: {named(cpus)} {is_or_are(cpus)} isolated: the kernel does not balance load there"
         yield warning(
-            what, "in practice every thread stays on the lowest of them: name one CPU, or none that is isolated"
+            what, "in practice every thread stays on the lowest one: name a single CPU, or CPUs that are not isolated"
         )
     if not traps:
         yield ok("no placement spreads threads over isolated CPUs")
@@ -111,7 +111,7 @@ def check_nova(machine: Machine) -> Iterator[Finding]:
         dedicated = _nova_set(options.get("cpu_dedicated_set", ""))
         off = options.get("cpu_power_management", "").lower() in TRUE
         if dedicated is None:
-            what = f"Nova's cpu_dedicated_set is no CPU list: {options['cpu_dedicated_set']}"
+            what = f"Nova's cpu_dedicated_set is not a CPU list: {options['cpu_dedicated_set']}"
             yield unknown(what, f"correct it in {where}")
         else:
             yield from _nova_faults(policy, dedicated, off, where)
@@ -120,13 +120,13 @@ def check_nova(machine: Machine) -> Iterator[Finding]:
 def _nova_faults(policy: Policy, dedicated: Cpus, off: bool, where: str) -> Iterator[Finding]:
     taken = {name: cpus & dedicated for name, cpus in named_sets(policy).items() if cpus & dedicated}
     for name, cpus in taken.items():
-        loss = "and switches them off while unused (cpu_power_management)" if off else "sooner or later"
+        loss = "and powers them off while unused (cpu_power_management)" if off else "sooner or later"
         yield problem(
             f"{name}: {named(cpus)} {is_or_are(cpus)} in Nova's cpu_dedicated_set, which gives them to vCPUs {loss}",
             f"take them out of cpu_dedicated_set in {where}, or out of the policy",
         )
     if not taken:
-        yield ok("Nova gives none of the policy's CPUs to guests")
+        yield ok("Nova does not give any of the policy's CPUs to guests")
 
 
 def _nova_options(machine: Machine) -> tuple[Mapping[str, str], str]:

@@ -44,4 +44,4 @@ def unknown(what: str, cure: str = "") -> Finding:
 
 def skipped(what: str, lack: str) -> Finding:
     """A check that needs what an earlier one has missed already."""
-    return Finding(UNKNOWN, f"{what}: not looked at, {lack}")
+    return Finding(UNKNOWN, f"{what}: not checked, {lack}")

@@ -101,7 +101,7 @@ def check_place(machine: Machine) -> Iterator[Finding]:
     files = hook_files(machine)
     hook = installed(files)
     yield from (
-        problem(f"{file.path} is emupin's hook mixed with something else", f"take emupin's part out, then {INSTALL}")
+        problem(f"{file.path} is emupin's hook mixed with something else", f"remove emupin's part, then {INSTALL}")
         for file in files
         if file.is_mixed
     )
@@ -110,23 +110,23 @@ def check_place(machine: Machine) -> Iterator[Finding]:
         return
     copies = [file.path for file in files if file.is_ours and file.is_executable]
     if len(copies) > 1:
-        yield problem(f"several copies run, one after the other: {', '.join(copies)}", f"{INSTALL}: it leaves one")
+        yield problem(f"several copies of the hook run: {', '.join(copies)}", f"{INSTALL}: it leaves only one")
     else:
         yield ok(f"installed as {hook.path}")
     owner = next((owner for folder, owner in OWNERS.items() if machine.exists(folder)), None)
     if hook.path == MAIN and owner:
         cure = f"move it to {OURS_IN_FOLDER} (libvirt 6.5.0 or later) and reload libvirt"
-        yield warning(f"{MAIN} is the place of {owner}, whose next update replaces it", cure)
+        yield warning(f"{MAIN} belongs to {owner}, whose next update will replace it", cure)
 
 
 def _not_installed(others: dict[str, HookFile]) -> Finding:
     if OURS_IN_FOLDER in others and MAIN in others:
-        what = f"the hook is not installed: {MAIN} and {OURS_IN_FOLDER} are somebody else's"
+        what = f"the hook is not installed: {MAIN} and {OURS_IN_FOLDER} belong to somebody else"
         return problem(what, f"move {OURS_IN_FOLDER} away, then {INSTALL}")
     if MAIN in others and others[MAIN].text == "":
         return problem(f"{MAIN} is empty, or a link that leads nowhere", f"remove it, then {INSTALL}")
     if MAIN in others:
-        what = f"the hook is not installed; {MAIN} is somebody else's"
+        what = f"the hook is not installed; {MAIN} belongs to somebody else"
         return problem(what, f"{INSTALL}: it then goes to {OURS_IN_FOLDER}, which libvirt 6.5.0 and later runs, too")
     return problem("the hook is not installed", INSTALL)
 
@@ -160,18 +160,18 @@ def _faults(hook: HookFile) -> Iterator[Finding]:
     if hook.has_carriage_returns:
         yield problem(
             f"{hook.path} has carriage returns (CRLF line ends): every start fails with status 127",
-            f"{INSTALL}: it puts a sound file there",
+            f"{INSTALL}: it replaces the file",
         )
     if hook.is_link:
         yield problem(
-            f"{hook.path} is a link; AppArmor lets libvirt run only what really is in {HOOKS}",
+            f"{hook.path} is a link; AppArmor lets libvirt run only real files in {HOOKS}",
             f"{INSTALL}: it puts a real file there",
         )
     if not hook.is_executable:
         yield problem(f"{hook.path} is not executable, so libvirt does not run it", f"`chmod 0755 {hook.path}`")
     if hook.owner not in (0, os.geteuid()):
         yield problem(
-            f"{hook.path} belongs to user {hook.owner}, who may put anything there for root to run",
+            f"{hook.path} belongs to user {hook.owner}, who can change what root runs",
             f"`chown root:root {hook.path}`",
         )
     if hook.mode & WRITABLE_BY_OTHERS:
@@ -188,8 +188,8 @@ def check_neighbours(machine: Machine) -> Iterator[Finding]:
     later = [file.path for file in files[files.index(hook) + 1 :] if not file.is_ours]
     if later:
         yield warning(
-            f"{', '.join(later)} runs after {hook.path} and has the last word on guests that migrate or are restored",
-            "if it prints a domain XML, give it a name that sorts before",
+            f"{', '.join(later)} runs after {hook.path} and can override its output for migrated and restored guests",
+            "if it prints a domain XML, rename it so that it runs first",
         )
     else:
         yield ok("no other hook runs after it")

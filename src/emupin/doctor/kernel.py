@@ -65,15 +65,15 @@ def check_cgroups(machine: Machine) -> Iterator[Finding]:
     hierarchy = cpuset_hierarchy(machine)
     if not hierarchy:
         yield warning(
-            "no cgroup has the cpuset controller: emulator threads are set one by one, and new ones inherit that",
-            "`virsh emulatorpin` moves the main thread only; mount cgroups with cpuset (is it cgroup_disable=cpuset?)",
+            "no cgroup has the cpuset controller: emulator threads are pinned one by one, new ones inherit that",
+            "mount cgroups with cpuset: until then `virsh emulatorpin` moves the main thread only",
         )
         return
     yield ok(f"cgroup {hierarchy} with the cpuset controller")
     without = [name for name, status in running(machine) if _is_without_group(machine, status)]
     if without:
         what = f"running without a cpuset cgroup: {_some(without)}"
-        yield warning(what, "is cpuset in cgroup_controllers of qemu.conf, and in cgroup.subtree_control?")
+        yield warning(what, "check cgroup_controllers in qemu.conf and cgroup.subtree_control for cpuset")
 
 
 def _is_without_group(machine: Machine, status: Status) -> bool:
@@ -87,11 +87,11 @@ def check_vhost(machine: Machine) -> Iterator[Finding]:
     """vhost workers are where `virsh emulatorpin` reaches them. Raises HostError."""
     if cpuset_hierarchy(machine) == "v2" and (0, 0) < version(machine) < MOVES_VHOST:
         yield warning(
-            "before Linux 5.16, vhost workers are in the root cgroup on cgroup v2: `virsh emulatorpin` leaves them",
-            "nothing to do where the hook runs: it sets them itself; a later kernel mends it",
+            "before Linux 5.16, vhost workers are in the root cgroup (v2): `virsh emulatorpin` does not move them",
+            "nothing to do where the hook runs: it moves them itself; later kernels fix this",
         )
     else:
-        yield ok("this kernel has vhost workers where libvirt's own calls reach them")
+        yield ok("on this kernel libvirt can move vhost workers itself")
 
 
 def check_threads(machine: Machine) -> Iterator[Finding]:
@@ -107,12 +107,12 @@ def check_threads(machine: Machine) -> Iterator[Finding]:
     if masked:
         since = " (Linux 6.2 and later keep a mask that was set by hand)" if version(machine) >= KEEPS_MASKS else ""
         what = f"emulator threads of one guest on different CPUs{since}: {_some(masked)}"
-        yield warning(what, "`emupin status` shows them, `emupin apply` mends it; `virsh emulatorpin` moves one thread")
+        yield warning(what, "`emupin status` shows them, `emupin apply` moves them; `virsh emulatorpin` moves one")
     if strangers:
-        what = f"threads that are no vCPU in the cgroup of a vCPU: {_some(strangers)}"
+        what = f"threads that are not vCPUs in the cgroup of a vCPU: {_some(strangers)}"
         yield warning(what, "they run on the vCPU's CPU whatever the emulator's pin is: `emupin status` names them")
     if not masked and not strangers:
-        yield ok("the running guests' threads are where their cgroups say")
+        yield ok("the threads of running guests are where their cgroups say")
 
 
 def _is_stranger(thread: Thread, status: Status) -> bool:

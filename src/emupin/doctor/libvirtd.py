@@ -72,7 +72,7 @@ def check_daemon(machine: Machine) -> Iterator[Finding]:
     elif names:
         yield ok(f"{names[0]} runs")
     elif any(machine.exists(path) for path in SOCKETS):
-        yield ok("no daemon runs; its socket starts one when it is asked")
+        yield ok("no daemon runs; its socket starts one on demand")
     else:
         yield problem("neither libvirtd nor virtqemud runs", "`systemctl start libvirtd` (or virtqemud.socket)")
     yield from (fault for process in found if (fault := _same_hooks(machine, process)))
@@ -97,7 +97,7 @@ def check_version(machine: Machine) -> Iterator[Finding]:
     version = _version(machine)
     in_folder = hook is not None and hook.path.startswith(FOLDER)
     if version is None:
-        yield unknown("libvirt's version cannot be asked", "`libvirtd --version` or `virtqemud --version` tells it")
+        yield unknown("libvirt's version cannot be determined", "run `libvirtd --version` or `virtqemud --version`")
     elif in_folder and version < READS_FOLDER:
         yield problem(
             f"libvirt {_dotted(version)} does not look into {FOLDER}, where the hook is",
@@ -135,16 +135,16 @@ def check_reload(machine: Machine) -> Iterator[Finding]:
 
 def _noticed(machine: Machine, process: Process, hook: HookFile, files: list[HookFile]) -> Finding:
     who = f"{process.name} ({process.pid})"
-    cure = f"`systemctl reload {process.name}`, or `kill -HUP {process.pid}`: no guest notices"
+    cure = f"`systemctl reload {process.name}`, or `kill -HUP {process.pid}`: guests are not affected"
     if any(file.changed <= process.started for file in files):
-        return ok(f"{who} has found the hook when it started")
+        return ok(f"{who} found the hook when it started")
     if _was_called(machine, process.started):
         return ok(f"{who} calls the hook: the audit trail has it")
     reloaded = _last_change(machine, process)
     if reloaded and reloaded >= int(hook.changed):
         return ok(f"{who} was reloaded after the hook was installed")
     if reloaded:
-        return problem(f"{who} was not reloaded since {hook.path} was put there: it may not know of it", cure)
+        return problem(f"{who} has not been reloaded since {hook.path} was installed, and may not know of it", cure)
     guest = _guest_without_hook(machine, hook)
     if guest:
         return problem(f"the guest {guest} was started after the hook was installed, and {who} did not call it", cure)

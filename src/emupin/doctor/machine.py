@@ -88,8 +88,8 @@ class Machine:
 
 
 def unreadable(path: str, error: OSError) -> HostError:
-    hint = "run it as root" if os.geteuid() else "why is it kept from root?"
-    return HostError(path, f"cannot be looked at: {error.strerror}", hint)
+    hint = "run it as root" if os.geteuid() else "find out what denies root access (a security module?)"
+    return HostError(path, f"cannot be examined: {error.strerror}", hint)
 
 
 def this_machine(root: str) -> Machine:

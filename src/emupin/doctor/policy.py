@@ -67,7 +67,7 @@ def _read(path: str) -> bytes:
     try:
         return read_trusted(path)
     except FileNotFoundError:
-        raise PolicyError(path, "is a link that leads nowhere", "remove it, or mend it") from None
+        raise PolicyError(path, "is a link that leads nowhere", "remove or repair it") from None
     except OSError as error:
         raise unreadable(path, error) from None
 
@@ -88,16 +88,16 @@ def check_policy(machine: Machine) -> Iterator[Finding]:
     if found:
         yield _fallback(machine)
     else:
-        yield ok(f"{path} is valid, and nobody else's to change")
+        yield ok(f"{path} is valid, and only root can change it")
 
 
 def _fallback(machine: Machine) -> Finding:
     try:
         if _present(machine):
-            cure = "mend that before: a boot or an update of emupin takes the compiled form away"
-            return warning("the policy, compiled before, is in force all the same", cure)
+            cure = "fix it soon: the compiled copy does not survive a reboot or an update"
+            return warning("the compiled copy of the policy is still in force", cure)
     except PolicyError:
         pass  # Not compiled before either.
     if _last_good(machine):
-        return warning("the last good policy is in force instead", "mend the policy: it holds from the next start on")
-    return problem("and there is no last good policy: the hook does nothing", "mend the policy")
+        return warning("the last good policy is in force instead", "fix the policy: it takes effect at the next start")
+    return problem("there is no last good policy either: the hook does nothing", "fix the policy")

@@ -46,12 +46,12 @@ def check_interpreter(machine: Machine) -> Iterator[Finding]:
     if answer is None:
         yield unknown(f"the version of {python}", f"`{python} --version`: 3.9 or later is needed")
     elif answer.status:
-        yield problem(f"{python} does not start: {answer.output[-200:]}", "install python3 anew")
+        yield problem(f"{python} does not start: {answer.output[-200:]}", "reinstall python3")
     else:
         major, minor, _ = answer.output.split()
         young = (int(major), int(minor)) >= OLDEST
         what = f"{python} is Python {major}.{minor}"
-        yield ok(what) if young else problem(f"{what}, too old for emupin", "install Python 3.9 or later there")
+        yield ok(what) if young else problem(f"{what}, too old for emupin", "install Python 3.9 or later")
 
 
 def check_modules(machine: Machine) -> Iterator[Finding]:
@@ -62,14 +62,14 @@ def check_modules(machine: Machine) -> Iterator[Finding]:
             machine,
             "yaml",
             problem if yaml else warning,
-            "PyYAML is missing: a policy.yaml that is new or changed cannot be read",
+            "PyYAML is missing: a new or changed policy.yaml cannot be read",
             "install python3-yaml (Debian, Ubuntu) or python3-pyyaml (RHEL, Fedora), or write policy.json",
         )
     yield _module(
         machine,
         "libvirt",
         warning,
-        "libvirt's Python module is missing: guests are placed, but libvirt's own XML does not say so",
+        "libvirt's Python module is missing: guests are placed, but libvirt's XML does not record it",
         "install python3-libvirt",
     )
 
@@ -78,7 +78,7 @@ def _module(machine: Machine, name: str, level: Callable[[str, str], Finding], w
     python = interpreter(machine)
     answer = machine.ask((python, "-I", "-c", f"import {name}"))
     if answer is None:
-        return unknown(f"whether {python} has the module {name}", f"`{python} -I -c 'import {name}'` tells")
+        return unknown(f"whether {python} has the module {name}", f"run `{python} -I -c 'import {name}'`")
     if answer.status == 0:
         return ok(f"{python} has the module {name}")
     return level(what, cure)
@@ -165,7 +165,7 @@ def _trust(machine: Machine, folder: str, modules: list[str]) -> Finding:
             owner, mode = status.st_uid, stat.S_IMODE(status.st_mode)
             what = f"{path} can be changed by others (owner {owner}, mode {mode:o}), and root runs it"
             return problem(what, f"`chown -R root:root {folder}; chmod -R go-w {folder}`")
-    return ok(f"{folder} is nobody else's to change")
+    return ok(f"only root can change {folder}")
 
 
 def _byte_code(machine: Machine, modules: list[str]) -> Finding:
@@ -176,7 +176,7 @@ def _byte_code(machine: Machine, modules: list[str]) -> Finding:
     stale = [os.path.basename(path) for path in modules if not _is_compiled(machine.path(path))]
     if stale:
         return warning(
-            f"{len(stale)} of {len(modules)} modules are not byte-compiled: each call of the hook takes longer",
+            f"{len(stale)} of {len(modules)} modules are not byte-compiled: every call of the hook takes longer",
             f"{INSTALL}: it compiles them",
         )
     return ok("the library is byte-compiled")

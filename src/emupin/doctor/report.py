@@ -44,7 +44,7 @@ def summary(findings: Sequence[Finding]) -> str:
     if not problems and not warnings and not (unknowns and os.geteuid()):
         return f"all is well ({made})"
     if not problems and not warnings:
-        return f"nothing wrong in what an ordinary user can see ({made}: run it as root)"
+        return f"no problems found, but an ordinary user cannot check everything ({made}): run it as root"
     return f"{_plural(problems, 'problem')}, {_plural(warnings, 'warning')} ({made})"
 
 

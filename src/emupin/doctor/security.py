@@ -37,7 +37,7 @@ def check_apparmor(machine: Machine) -> Iterator[Finding]:
     for process in found:
         label = (machine.text(f"/proc/{process.pid}/attr/current") or "").strip("\0\n ")
         if not label:
-            yield unknown(f"under which AppArmor profile {process.name} runs", "`aa-status` tells")
+            yield unknown(f"which AppArmor profile {process.name} runs under", "run `aa-status`")
         elif label.endswith("(enforce)"):
             yield from _confined(machine, label)
         else:
@@ -54,7 +54,7 @@ def _confined(machine: Machine, label: str) -> Iterator[Finding]:
     for path in outside:
         yield problem(
             f"AppArmor ({label}) does not let libvirt run {path}, which really is {_real(machine, path)}",
-            f"have a real file in {HOOKS} or /usr/bin, or add a rule for it below /etc/apparmor.d/local",
+            f"use a real file in {HOOKS} or /usr/bin, or add a rule below /etc/apparmor.d/local",
         )
     if not outside:
         yield ok(f"AppArmor ({label}) lets libvirt run the hook")
@@ -89,7 +89,7 @@ def _label(machine: Machine, hook: HookFile) -> Finding:
         return problem(f"{hook.path} has no SELinux label", cure)
     answer = machine.ask(("matchpathcon", "-V", hook.path))
     if answer is None:
-        return unknown(f"whether the SELinux label of {hook.path} is right", f"`restorecon -nv {hook.path}` tells")
+        return unknown(f"whether the SELinux label of {hook.path} is right", f"run `restorecon -nv {hook.path}`")
     if answer.status:
         return problem(f"the SELinux label is wrong: {answer.output}", cure)
     return ok(f"the SELinux label of {hook.path} is right")
@@ -114,7 +114,7 @@ def _rule(machine: Machine, domain: str) -> Finding:
     search = ("sesearch", "-A", "-s", domain, "-t", CONFINED, "-c", "file", "-p", "execute")
     answer = machine.ask(search)
     if answer is None or answer.status:
-        return unknown(f"whether SELinux lets {domain} execute {CONFINED}", f"`{' '.join(search)}` tells; {cure}")
+        return unknown(f"whether SELinux lets {domain} execute {CONFINED}", f"`{' '.join(search)}` shows it; {cure}")
     if "allow" not in answer.output:
         return problem(f"no SELinux rule lets {domain} execute {CONFINED}: the boolean names only virtnetworkd", cure)
     return ok(f"SELinux lets {domain} execute {CONFINED}")

@@ -33,7 +33,7 @@ KEPT = {"policy": POLICIES_KEPT, "topology": TOPOLOGIES_KEPT}
 FOLDERS = {
     os.path.dirname(AUDIT): "nothing is audited",
     RUN: "CPUs cannot be claimed",
-    STATE: "no policy is kept for bad times",
+    STATE: "the last good policy cannot be kept",
 }
 """What the hook writes to, and what is lost where it cannot."""
 
@@ -50,9 +50,9 @@ def _folder(machine: Machine, folder: str, loss: str) -> Finding:
         place = os.path.dirname(place)  # The hook makes what is missing.
     path = machine.path(place)
     if status is None:
-        return problem(f"{path} is not there: {loss}", "set EMUPIN_ROOT to a folder that is, or unset it")
+        return problem(f"{path} does not exist: {loss}", "set EMUPIN_ROOT to an existing folder, or unset it")
     if not stat.S_ISDIR(status.st_mode):
-        return problem(f"{path} is not a folder: {loss}", "move it away; the hook makes the folder")
+        return problem(f"{path} is not a folder: {loss}", "move it away; the hook creates the folder")
     if os.geteuid() and not os.access(path, os.W_OK):
         return unknown(f"whether root can write to {path}", "run it as root")
     if not os.access(path, os.W_OK):
@@ -69,9 +69,9 @@ def _room(machine: Machine, path: str, loss: str) -> Finding:
         raise unreadable(path, error) from None
     free = disk.f_bavail * disk.f_frsize
     if free == 0 or (disk.f_files and disk.f_favail == 0):
-        return problem(f"the file system of {path} is full: {loss}", "make room")
+        return problem(f"the file system of {path} is full: {loss}", "free some space")
     if free < min(LEAST_FREE, disk.f_blocks * disk.f_frsize // 10) or (disk.f_files and disk.f_favail < LEAST_INODES):
-        return warning(f"the file system of {path} is nearly full ({free >> 20} MiB left)", f"make room, else {loss}")
+        return warning(f"the file system of {path} is almost full ({free >> 20} MiB)", f"free some space, or {loss}")
     return ok(f"{path} is writable and has room")
 
 
@@ -82,10 +82,10 @@ def check_trail(machine: Machine) -> Iterator[Finding]:
     """The trail is a private file of whole entries. Raises HostError."""
     status, path = machine.status(AUDIT, follow=False), machine.path(AUDIT)
     if status is None:
-        yield ok("there is no audit trail yet: nothing had to be decided")
+        yield ok("there is no audit trail yet: no decision was needed")
         return
     if not stat.S_ISREG(status.st_mode):
-        yield problem(f"{path} is not a regular file, so nothing is written to it", "replace it by one")
+        yield problem(f"{path} is not a regular file, so nothing can be written to it", "replace it by one")
         return
     yield from _secrecy(path, status)
     if os.access(path, os.W_OK):
@@ -106,10 +106,10 @@ def _secrecy(path: str, status: os.stat_result) -> Iterator[Finding]:
 def _content(path: str, lines: list[bytes]) -> Iterator[Finding]:
     bad = sum(not _is_entry(line) for line in lines if line.endswith(b"\n"))
     if lines and not lines[-1].endswith(b"\n"):
-        yield warning(f"the last line of {path} is torn (a power cut?)", "nothing to do: the next entry mends it")
+        yield warning(f"the last line of {path} is cut off (power loss?)", "nothing to do: the next entry repairs it")
     if bad:
-        what = f"{bad} of the last {len(lines)} lines of {path} are no entries"
-        yield warning(what, "`emupin audit verify` says which; a line that was torn once stays")
+        what = f"{bad} of the last {len(lines)} lines of {path} are not valid entries"
+        yield warning(what, "`emupin audit verify` names them; an interrupted line stays in the trail")
     elif lines:
         yield ok(f"{path} ends in whole entries")
 
@@ -158,14 +158,14 @@ def check_currency(machine: Machine) -> Iterator[Finding]:
     since = [claim.since for claim in Ledger.look(machine.root, None).claims.values()]
     uptime = machine.text("/proc/uptime")
     if not since or not uptime:
-        yield ok("no CPUs are claimed: the audit trail lacks no decision")
+        yield ok("no CPUs are claimed: no decision is missing from the audit trail")
         return
     decided = machine.now - float(uptime.split()[0]) + max(since)
     status = machine.status(AUDIT)
     if status is None or status.st_mtime < decided - SLACK:
         yield problem(
             "the audit trail is older than the last decision: entries are missing",
-            "syslog says why it could not be written; was it rotated or restored by hand?",
+            "see syslog for the reason; or it was rotated or restored by hand",
         )
     else:
         yield ok("the audit trail has the last decision")
@@ -178,13 +178,13 @@ def check_clock(machine: Machine) -> Iterator[Finding]:
     """The clock is not behind what was written under it, and kept in time. Raises HostError."""
     late = list(_from_the_future(machine))
     if late:
-        what = f"the clock is behind, or was: {late[0]} is from the future"
-        yield warning(what, "set the clock (`timedatectl`); entries written meanwhile have the wrong time")
+        what = f"the clock is or was slow: {late[0]} has a time in the future"
+        yield warning(what, "set the clock (`timedatectl`); entries written in the meantime carry a wrong time")
     else:
-        yield ok("no file is from the future")
+        yield ok("no file has a time in the future")
     answer = machine.ask(("timedatectl", "show", "-p", "NTPSynchronized", "--value"))
     if answer is None or answer.output not in ("yes", "no"):
-        yield unknown("whether the clock is synchronised", "`timedatectl` or `chronyc tracking` tells")
+        yield unknown("whether the clock is synchronised", "run `timedatectl` or `chronyc tracking`")
     elif answer.output == "no":
         yield warning(
             "the clock is not synchronised: trails of several hosts cannot be compared", "set up chrony or NTP"

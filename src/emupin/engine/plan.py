@@ -138,7 +138,7 @@ def _taken(situation: Situation, attempts: list[Attempt], warnings: tuple[str, .
     reason = f"rule {rule.name!r} says {taken.placement.text}"
     unstartable = risk(taken.cpus, situation.guest, situation.host) if taken.cpus else None
     if unstartable:
-        warnings += (f"the live threads only are put on {cpuset.format(taken.cpus or ())}: {unstartable}",)
+        warnings += (f"only the live threads are moved to {cpuset.format(taken.cpus or ())}: {unstartable}",)
     if skipped:
         reason += " after " + "; ".join(
             f"{attempt.placement.text} was skipped: {attempt.problem}" for attempt in skipped

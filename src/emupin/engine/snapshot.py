@@ -114,7 +114,7 @@ def _entry(key: str, value: Any) -> str:
 def parse(data: bytes, path: str) -> Snapshot:
     """The snapshot that `data` spells; `path` names it in errors. Raises HostError."""
     if len(data) > LARGEST:
-        raise HostError(path, "is larger than 4 MiB", "a recorded host is some kilobytes: is this the right file?")
+        raise HostError(path, "is larger than 4 MiB", "a recorded host is a few kilobytes: wrong file?")
     form = Fields.load(data, path)
     _check_version(form)
     form.only(("emupin_host", *REMARKS, *FACTS, *LATER_FACTS, "held"))
@@ -169,7 +169,7 @@ def _partitions(form: Fields) -> dict[str, frozenset[int]]:
         if not name.startswith("/"):
             form.refuse(name, "is not a partition", "libvirt names them as paths, as in /machine")
         if not form.cpus(name):
-            form.refuse(name, "names no CPU", "leave it away, or name its CPUs")
+            form.refuse(name, "names no CPU", "omit it, or name its CPUs")
     return {name: form.cpus(name) for name in form.values}
 
 

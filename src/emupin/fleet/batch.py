@@ -13,10 +13,10 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
 OPERATING_SYSTEM_HINTS = {
-    "EACCES": "its owner or root may do this",
-    "EPERM": "its owner or root may do this",
-    "ENOSPC": "make room and run the command again",
-    "EROFS": "mount it writable",
+    "EACCES": "run this as its owner or as root",
+    "EPERM": "run this as its owner or as root",
+    "ENOSPC": "free some space and run the command again",
+    "EROFS": "remount it read-write",
     "EISDIR": "give its files, or --diff, --check or --in-place for all below it",
 }
 

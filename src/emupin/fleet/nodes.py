@@ -85,7 +85,7 @@ def _load(path: str) -> dict[str, Any]:
     except ValueError as error:
         raise EmupinError(path, f"not JSON: {error}", COLLECT) from None
     if not isinstance(form, dict):
-        raise EmupinError(path, "is no JSON object", COLLECT)
+        raise EmupinError(path, "is not a JSON object", COLLECT)
     return form
 
 
@@ -134,7 +134,7 @@ class Trials:
         """Policies by digest: most nodes have the same."""
 
     def run(self, node: Node, folder: str) -> bytes:
-        """Count in `node` what changes; a line for each guest that fares differently."""
+        """Count in `node` what changes; one line per guest whose outcome differs."""
         try:
             recorded = snapshot.read(f"{folder}/host.json")
             facts, old = Facts(recorded.host, recorded.held), self.old or self._in_force(node, folder)

@@ -87,7 +87,7 @@ class _Crew:
             try:
                 self.done[self.busy.pop(pipe)] = pipe.recv()
             except (EOFError, ConnectionResetError):
-                raise EmupinError("", "a worker process ended early", "was it killed? run the command again") from None
+                raise EmupinError("", "a worker process ended early", "it was killed? run the command again") from None
             self.idle.append(pipe)
 
     def start(self) -> Connection:

@@ -45,7 +45,7 @@ def load_witness() -> None:
     try:
         from emupin.fleet import witness  # noqa: F401
     except ImportError:
-        hint = "install python3-lxml (on RHEL too), or leave --validate away"
+        hint = "install python3-lxml (the same name on RHEL), or omit --validate"
         raise EmupinError("emupin rewrite", "--validate needs lxml, which is not installed", hint) from None
 
 

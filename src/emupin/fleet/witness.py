@@ -41,7 +41,7 @@ def prove(
 def _parse(data: bytes, source: str) -> Document:
     """Names that are wrong only as namespaces go are no error of libvirt's: `recover` keeps them as they are."""
     parser = etree.XMLParser(resolve_entities=False, no_network=True, huge_tree=True, recover=True)
-    hint = "`xmllint --noout` shows the place"
+    hint = "run `xmllint --noout` to locate it"
     try:
         root = etree.fromstring(data, parser)
     except etree.XMLSyntaxError as error:

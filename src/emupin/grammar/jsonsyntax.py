@@ -23,7 +23,7 @@ def read(text: str, tree: Tree) -> None:
         json.loads(text, parse_int=str, parse_float=str, parse_constant=str)
     except json.JSONDecodeError as error:
         tree.refuse(
-            error.lineno, f"not JSON: {error.msg} (column {error.colno})", "`python3 -m json.tool` shows the place"
+            error.lineno, f"not JSON: {error.msg} (column {error.colno})", "run `python3 -m json.tool` to locate it"
         )
     except RecursionError:
         tree.refuse(1, "nested too deeply", f"a policy has no more than {DEEPEST} levels")

@@ -63,7 +63,7 @@ def _patterns(key: str, field: Value) -> tuple[str, ...]:
     for item in field.one_or_list():
         pattern = _pattern(key, item, item.text())
         if pattern and pattern in patterns:
-            item.complain(f"{show(pattern)!r} is there twice", "remove one")
+            item.complain(f"{show(pattern)!r} is listed twice", "remove one")
         patterns[pattern] = None
     return tuple(patterns)
 

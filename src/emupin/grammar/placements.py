@@ -42,9 +42,9 @@ def read_placements(
             continue
         _check_needs(placement, item, host, guest)
         if placement.replace(text="") in [earlier.replace(text="") for earlier in placements]:
-            item.complain(f"{show(placement.text)!r} is there twice", "the second is never tried: remove it")
+            item.complain(f"{show(placement.text)!r} is listed twice", "the second is never tried: remove it")
         if placement.word == KEEP and at < len(items) - 1:
-            item.complain("'keep' is not the last placement", "nothing behind it is ever tried: move it to the end")
+            item.complain("'keep' is not the last placement", "nothing after it is ever tried: move it to the end")
         placements.append(placement)
     return tuple(placements)
 
@@ -69,7 +69,7 @@ def _read(item: Value, text: str) -> Placement | None:
         number = 1 if text == DEDICATED else _number(item, rest)
         return None if number is None else Placement(word, number, text=text)
     if colon:
-        item.complain(f"{word!r} takes nothing behind a colon, is {show(text)!r}", f"write {word}")
+        item.complain(f"{word!r} takes nothing after a colon, but is {show(text)!r}", f"write {word}")
         return None
     return Placement(word, text=text)
 

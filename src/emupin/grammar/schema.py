@@ -115,7 +115,7 @@ class Value(Frozen):
         if not self.node.text.strip():
             self.complain("is empty", "give a value or remove the key")
         elif self.node.text != self.node.text.strip():
-            self.complain(f"has blanks around it: {self.node.text!r}", "remove them")
+            self.complain(f"has spaces around it: {self.node.text!r}", "remove them")
         return self.node.text.strip()
 
     def word(self, allowed: tuple[str, ...]) -> str:
@@ -155,19 +155,19 @@ class Value(Frozen):
 
     def _mapping_hint(self, form: str) -> str:
         if isinstance(self.node, Scalar) and ":" in self.node.text:
-            return "a blank must follow the colon behind a key"
+            return "put a space after the colon"
         removal = "; `{}` matches every guest" if form.endswith("match") else ""
         return f"allowed keys: {', '.join(KEYS[form])}{removal}"
 
     def _text_hint(self) -> str:
         if isinstance(self.node, Mapping) and len(self.node.entries) == 1:
-            return "a colon inside a text must have no blank behind it, or the text must be quoted"
+            return "quote a text in which a space follows a colon"
         return "write a single value here; quote a text that holds any of [ ] { } ,"
 
 
 def _key_hint(key: str, form: str) -> str:
     if ":" in key:
-        return "a blank must follow the colon behind a key"
+        return "put a space after the colon"
     homes = [home for home, keys in KEYS.items() if key in keys]
     if homes and not did_you_mean(key, KEYS[form]):
         places = " or ".join(home or "the top level" for home in homes)

@@ -40,7 +40,7 @@ def load(data: bytes, source: str) -> Node:
 
 def _decode(data: bytes, source: str) -> str:
     if len(data) > LARGEST:
-        raise PolicyError(source, "larger than 1 MiB", "a policy is some kilobytes: is this the right file?")
+        raise PolicyError(source, "larger than 1 MiB", "a policy is a few kilobytes: wrong file?")
     try:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -100,7 +100,7 @@ def _problem(error: yaml.MarkedYAMLError) -> str:
 
 def _cure(error: yaml.MarkedYAMLError) -> str:
     if "\\t" in (error.problem or ""):
-        return "YAML is indented with blanks, never with tabs"
+        return "indent YAML with spaces, never with tabs"
     if "mapping values are not allowed" in (error.problem or ""):
         return f"check the indentation of this line and the one before; {QUOTE}"
     if "expected ',' or" in (error.problem or ""):

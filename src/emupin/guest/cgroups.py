@@ -77,7 +77,7 @@ def iothread_groups(group: str | None) -> list[str]:
     try:
         names = sorted(os.listdir(machine))
     except OSError as error:
-        raise HostError(machine, f"cannot be listed: {error.strerror}", "has the guest ended?") from None
+        raise HostError(machine, f"cannot be listed: {error.strerror}", "the guest may have ended") from None
     return [f"{machine}/{name}" for name in names if _numbered(name, IOTHREAD)]
 
 

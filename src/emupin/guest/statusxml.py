@@ -11,7 +11,7 @@ from emupin.guest.xmlvalues import cpus, number, number_in
 HIGHEST_TID = 4194304
 """Of any thread (the kernel's PID_MAX_LIMIT)."""
 
-HINT = "is this one of libvirt's status files?"
+HINT = "check that this is one of libvirt's status files"
 
 
 def read(data: bytes, source: str, sections: frozenset[str] = LONG_SECTIONS) -> Status:

@@ -65,10 +65,10 @@ def read_status_file(root: str, name: str, sections: frozenset[str] = frozenset(
     try:
         data = read_bytes(path)
     except OSError as error:
-        raise HostError(path, f"cannot be read: {error.strerror}", "is the guest running?") from None
+        raise HostError(path, f"cannot be read: {error.strerror}", "check that the guest is running") from None
     status = statusxml.read(data, path, sections)
     if not status.pid:
-        raise HostError(path, "names no process", "is the guest still starting?")
+        raise HostError(path, "names no process", "the guest may still be starting")
     return status
 
 

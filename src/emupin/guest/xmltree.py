@@ -85,7 +85,7 @@ class Document:
         another root.
         """
         if len(self.data) > LARGEST:
-            self.refuse(0, "larger than 16 MiB", "a domain XML is some kilobytes: is this the right file?")
+            self.refuse(0, "larger than 16 MiB", "a domain XML is a few kilobytes: wrong file?")
         if self.data[:2] in (b"\xff\xfe", b"\xfe\xff") or b"\0" in self.data[:4]:
             self.refuse(0, "UTF-16 or UTF-32", "convert it with `iconv -t UTF-8` and correct its XML declaration")
         document, parser = Element("", {}, 0, {self.root: wanted}), pyexpat.ParserCreate()
@@ -100,7 +100,7 @@ class Document:
             raise DomainError(
                 f"{self.source}:{error.lineno}:{error.offset + 1}",
                 f"not well-formed XML ({pyexpat.ErrorString(error.code)})",
-                "`xmllint --noout` shows the place",
+                "run `xmllint --noout` to locate it",
             ) from None
         finally:  # Parser and handlers hold each other, for as long as no garbage collector comes.
             parser.StartElementHandler = parser.EndElementHandler = parser.CharacterDataHandler = None

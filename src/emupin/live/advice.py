@@ -68,18 +68,18 @@ def advise(samples: Samples) -> Advice:
 def _verdict(samples: Samples, ours: Sequence[Load], peak: float, wait: float) -> tuple[str, str]:
     if peak >= HEAVY:
         more = " More than one CPU's worth may be wanted: try dedicated:2." if peak >= FULL else ""
-        return DEDICATED, f"The figures argue for a CPU of their own (dedicated): {HEAVY:.0%} of a CPU or more.{more}"
+        return DEDICATED, f"The figures support a CPU of their own (dedicated): {HEAVY:.0%} of a CPU or more.{more}"
     if wait >= WAITING and _crowded(samples, ours):
         return DEDICATED, (
-            f"The figures argue for a CPU of their own (dedicated): they waited {WAITING:.0%} of the time or more "
+            f"The figures support a CPU of their own (dedicated): they waited {WAITING:.0%} of the time or more "
             "for CPUs that others have, too."
         )
     if peak >= LIGHT:
         return POOL, (
-            f"The figures argue for a CPU without vCPUs that several guests' emulator threads share (pool): "
+            f"The figures support a CPU without vCPUs that several guests' emulator threads share (pool): "
             f"{LIGHT:.0%} to {HEAVY:.0%} of a CPU. vCPU 0's CPU (vcpu:0) does only if vCPU 0 can spare that much."
         )
-    return FIRST_VCPU, f"The figures argue for no CPU of their own: below {LIGHT:.0%} of a CPU, vcpu:0 is enough."
+    return FIRST_VCPU, f"The figures support no CPU of their own: below {LIGHT:.0%} of a CPU, vcpu:0 is enough."
 
 
 def _is_idle(samples: Samples) -> bool:
@@ -129,7 +129,7 @@ def _unstopped(sentence: str) -> str:
 def _preemptions(samples: Samples) -> Iterator[str]:
     for each in samples.loads:
         if each.kind == VCPU and each.involuntary is not None and each.involuntary >= PUSHED:
-            yield f"vCPU {each.number} was pushed off its CPU {each.involuntary:.1f} times a second"
+            yield f"vCPU {each.number} was preempted {each.involuntary:.1f} times a second"
 
 
 def _overlaps(samples: Samples, allowed: Cpus) -> Iterator[str]:

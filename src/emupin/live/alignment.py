@@ -131,7 +131,7 @@ def live_xml(root: str, name: str) -> tuple[bytes, Status]:
     data = read_file(path)
     status = statusxml.read(data, path, frozenset())
     if not status.pid:
-        raise HostError(path, "names no process", "is the guest still starting?")
+        raise HostError(path, "names no process", "the guest may still be starting")
     end = b"</domain>"
     return data[status.domain.layout.domain.start : data.rindex(end) + len(end)], status
 
@@ -141,4 +141,4 @@ def read_file(path: str) -> bytes:
     try:
         return read_bytes(path)
     except OSError as error:
-        raise HostError(path, f"cannot be read: {error.strerror}", "has the guest ended?") from None
+        raise HostError(path, f"cannot be read: {error.strerror}", "the guest may have ended") from None

@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     Cpus = frozenset[int]
 
 IN_LINE, OUT_OF_LINE, MENDED, LEFT_ALONE, ENDED, FAILED = (
-    "in line", "out of line", "mended", "left alone", "ended", "failed",
+    "in sync", "drifted", "fixed", "left alone", "ended", "failed",
 )  # fmt: skip
 """What becomes of a guest."""
 
@@ -137,7 +137,7 @@ def mend(context: Context, name: str, read_facts: Callable[[], Facts], means: Me
             done.warnings += tuple(done.left.values())
             return seen
     left = "; ".join(f"{each.what} on {cpuset.format(each.found or ()) or 'nothing'}" for each in drifts)
-    raise HostError(f"guest {name}", f"is out of line again: {left or seen.plan.reason}", "who else changes it?")
+    raise HostError(f"guest {name}", f"has drifted again: {left or seen.plan.reason}", "find out what else changes it")
 
 
 def _mend_once(context: Context, name: str, seen: Look, means: Means, done: Done) -> None:
@@ -210,7 +210,7 @@ def _enforce(context: Context, decision: Decision, status: Status, means: Means,
     if not enforced.failed:
         _put(context.root, entries.entry("apply", "enforced" if changed else "unchanged", decision, [], enforced.left))
     if changed:
-        log(context.root, f"{decision.guest.name}: apply: emulator threads put on {cpuset.format(cpus)}")
+        log(context.root, f"{decision.guest.name}: apply: emulator threads moved to {cpuset.format(cpus)}")
     return enforced
 
 

@@ -76,7 +76,7 @@ def of_thread(thread: Thread, views: Views) -> str:
         return "set by hand (taskset): the cgroup is right"
     if thread.allowed == views.group:
         return of_group(views)  # It follows its cgroup.
-    return "set by hand (taskset), and the cgroup is not right either"
+    return "set by hand (taskset), and the cgroup is wrong as well"
 
 
 def _outside(thread: Thread) -> str:

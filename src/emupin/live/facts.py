@@ -91,5 +91,5 @@ def of_machine(root: str, policy: Policy) -> Facts:
     try:
         ledger = Ledger.look(root, policy, host)
     except EmupinError as error:
-        return Facts(host, remarks=(f"other guests are left out of account: {error}",))
+        return Facts(host, remarks=(f"other guests are not taken into account: {error}",))
     return Facts(host, ledger=ledger, remarks=ledger.faults)

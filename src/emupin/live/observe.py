@@ -230,7 +230,7 @@ def _group(folder: str) -> Group:
         except FileNotFoundError:  # cgroup v1
             effective = cpus
     except OSError as error:
-        raise HostError(path, f"cannot be read: {error.strerror}", "has the guest ended?") from None
+        raise HostError(path, f"cannot be read: {error.strerror}", "the guest may have ended") from None
     return Group(folder, cpus or effective, effective)
 
 

@@ -52,10 +52,10 @@ def _guests(survey: Survey) -> Iterator[str]:
         plan = each.assessment.plan
         labels = _guest(each) + _labels(rule=plan.rule or "", placement=plan.placement or "")
         yield _sample("emupin_guest_info", labels, 1)
-    yield from _head("emupin_guest_in_line", "gauge", "1 where everything is as planned.")
+    yield from _head("emupin_guest_in_line", "gauge", "1 if everything is as planned.")
     for each in survey.guests:
         yield _sample("emupin_guest_in_line", _guest(each), int(each.assessment.in_line))
-    yield from _head("emupin_guest_drifts", "gauge", "What is not as planned.")
+    yield from _head("emupin_guest_drifts", "gauge", "Deviations from the plan.")
     for each in survey.guests:
         places = [drift.where for drift in each.assessment.drifts]
         for where in (THREAD, CGROUP, LIVE, PERSISTENT):

@@ -62,7 +62,7 @@ def _of_thread(before: Counters, after: Counters, seconds: float) -> Rates:
 
 
 def preempted(observed: Observed, rates: dict[int, Rates]) -> list[tuple[int, int, float]]:
-    """Thread id, index and rate of each vCPU from 1 up that was pushed off its CPU meanwhile."""
+    """Thread id, index and rate of each vCPU from 1 up that was preempted meanwhile."""
     return [
         (thread.tid, thread.number, rate)
         for thread in observed.assessment.live.threads

@@ -63,7 +63,7 @@ def take(root: str, wanted: Sequence[str], policy: Policy | None) -> Survey:
         except EmupinError as error:
             if os.path.exists(f"{root}{LIBVIRT_RUN}/{name}.xml") or wanted:  # Else it has ended meanwhile.
                 errors.append(str(error))
-    remarks = around.remarks if around else ("no policy is in force: nothing can be out of line",)
+    remarks = around.remarks if around else ("no policy is in force: nothing can drift",)
     return Survey(tuple(guests), tuple(errors), remarks, policy.digest if policy else None)
 
 

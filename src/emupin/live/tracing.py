@@ -39,7 +39,7 @@ def take(
     live = first.assessment.live
     vcpus = [thread for thread in live.threads if thread.kind == VCPU]
     if not vcpus:
-        raise HostError(name, "has no thread of a vCPU", "is the guest still starting?")
+        raise HostError(name, "has no thread of a vCPU", "the guest may still be starting")
     found = Recording(root, name, live.status, vcpus).run(seconds, interruption, tell)
     trace = result.make(name, live.status.domain.uuid or "", entries.now(), live.threads, found)
     return _with_counters(replace(trace, remarks=tuple(_remarks(vcpus, found))), root, first)

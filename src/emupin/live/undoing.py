@@ -1,6 +1,6 @@
 """Takes back what emupin has recorded: what stood in libvirt's definitions before, and live threads there, too.
 
-A pin that is no longer the one that emupin put there is somebody else's, and stays.
+A pin that is no longer the one that emupin put there belongs to somebody else, and stays.
 """
 
 from __future__ import annotations

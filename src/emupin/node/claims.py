@@ -59,7 +59,7 @@ class Ledger(Book):
             self._lock = os.open(f"{self.root}{RUN}/lock", flags, 0o600)
             lock(self._lock)
         except OSError as error:
-            hint = "is another hook stuck, or the file system full?"
+            hint = "another hook may be stuck, or the file system full"
             raise HostError(f"{self.root}{RUN}/lock", f"cannot be locked: {error.strerror}", hint) from None
         try:
             self._open()
@@ -85,7 +85,7 @@ class Ledger(Book):
             bookfile.save(self.root, self, self._written)
         except OSError as error:
             path = self.root + bookfile.FILE
-            raise HostError(path, f"cannot be written: {error.strerror}", "make room in /run") from None
+            raise HostError(path, f"cannot be written: {error.strerror}", "free some space in /run") from None
 
     @property
     def tenants(self) -> dict[str, Tenant]:

@@ -130,5 +130,5 @@ def _keep_topology(root: str, host: Host) -> tuple[str, tuple[str, ...]]:
     try:
         keep(root, TOPOLOGIES_KEPT, f"{digest}.json", data)
     except OSError as error:
-        return digest, (f"{error.filename}: {error.strerror}; the topology is not kept for replay",)
+        return digest, (f"{error.filename}: {error.strerror}; the topology was not saved for replay",)
     return digest, ()

@@ -103,7 +103,7 @@ def _keep(root: str, uuid: str, known: dict[str, Former]) -> None:
         make_private_folder(root + FOLDER)
         replace_file(path, encode(plain).encode("ascii"))
     except OSError as error:
-        raise HostError(path, f"cannot be written: {error.strerror}", "make room in /var/lib") from None
+        raise HostError(path, f"cannot be written: {error.strerror}", "free some space in /var/lib") from None
 
 
 def _path(root: str, uuid: str) -> str:

@@ -61,7 +61,7 @@ def wait_until_free(domain: libvirt.virDomain, seconds: float) -> None:
         if state != libvirt.VIR_DOMAIN_PAUSED or reason not in busy:
             return
         if time.monotonic() > deadline:
-            raise RecordError(URI, f"the guest was busy for {seconds / 60:.2g} minutes", "`virsh emulatorpin` does it")
+            raise RecordError(URI, f"the guest was busy for {seconds / 60:.2g} minutes", "run `virsh emulatorpin`")
         time.sleep(pause)
         pause = min(2 * pause, 1.0)
 
@@ -81,7 +81,7 @@ def asked_again(ask: Callable[[], Done | None], kind: str, tries: int) -> dict[s
                 raise
             continue
         return {kind: done} if done else {}
-    raise RecordError(URI, f"the {kind} definition was busy {tries} times for 30 s", "`virsh emulatorpin` does it")
+    raise RecordError(URI, f"the {kind} definition was busy {tries} times for 30 s", "run `virsh emulatorpin`")
 
 
 def pin(domain: libvirt.virDomain, cpus: Cpus | None, iothreads: Mapping[int, Cpus], flags: int) -> None:

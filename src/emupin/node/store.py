@@ -47,21 +47,20 @@ def _read(path: str) -> bytes:
     try:
         return read_trusted(path)
     except OSError as error:
-        raise PolicyError(path, f"cannot be read: {error.strerror}", "mend the file or remove it") from None
+        raise PolicyError(path, f"cannot be read: {error.strerror}", "fix the file or remove it") from None
 
 
 def _last_good(root: str, problem: str) -> Found:
     """The policy that was valid last, with the `problem` of the present one."""
-    problem += " (the last good policy stays in force)"
     try:
         name = os.fsdecode(read_bytes(root + LAST_GOOD)).strip()
         path = place(root, POLICIES_KEPT, os.path.basename(name))
         found = _load(root, read_trusted(path), path)
-        return found.replace(problems=(problem, *found.problems))
+        return found.replace(problems=(f"{problem} (the last good policy stays in force)", *found.problems))
     except FileNotFoundError:
-        return Found(None, (problem.replace("the last good policy stays", "there is no last good policy: none is"),))
+        return Found(None, (f"{problem} (there is no earlier valid one: no policy is in force)",))
     except (OSError, PolicyError) as error:
-        return Found(None, (problem, f"the last good policy cannot be used either: {error}"))
+        return Found(None, (f"{problem} (no policy is in force)", f"the last good policy cannot be used: {error}"))
 
 
 def _load(root: str, source: bytes, path: str) -> Found:
@@ -78,7 +77,7 @@ def _load(root: str, source: bytes, path: str) -> Found:
         make_private_folder(root + RUN)
         replace_file(compiled, marshal.dumps((FORMAT, policy.to_plain())))
     except OSError as error:
-        problem = f"{error.filename}: {error.strerror}; the policy is compiled anew each time until this is mended"
+        problem = f"{error.filename}: {error.strerror}; the policy is compiled on every call until this is fixed"
         return Found(policy, (problem,))
     return Found(policy)
 

@@ -48,7 +48,7 @@ def status_files(root: str) -> Iterator[tuple[str, Stamp]]:
     except FileNotFoundError:
         return  # libvirt has not run yet: nobody holds anything.
     except OSError as error:
-        raise HostError(folder, f"cannot be listed: {error.strerror}", "whose CPUs are taken is not known") from None
+        raise HostError(folder, f"cannot be listed: {error.strerror}", "so the CPUs in use are not known") from None
     try:
         for name in sorted([name for name in os.listdir(descriptor) if name.endswith(".xml")]):
             try:
@@ -68,9 +68,9 @@ def read(root: str, name: str, stamp: Stamp, sections: frozenset[str]) -> Readin
         return None
     except PermissionError as error:
         path = f"{root}{LIBVIRT_RUN}/{name}"
-        raise HostError(path, f"cannot be read: {error.strerror}", "whose CPUs are taken is not known") from None
+        raise HostError(path, f"cannot be read: {error.strerror}", "so the CPUs in use are not known") from None
     except (OSError, DomainError) as error:
-        return Reading(_by_threads(root, name), None, f"guest {name[:-4]} counts by its threads alone: {error}")
+        return Reading(_by_threads(root, name), None, f"guest {name[:-4]} is judged by its threads alone: {error}")
     guest = status.domain
     return Reading(Tenant(guest.uuid or name, stamp, status.pid, *pinned(guest), recorded(guest)), guest)
 

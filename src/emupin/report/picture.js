@@ -115,5 +115,5 @@ function remind(seen, look) {
   if (look.symbol.includes("!")) add("!", "network interrupts are handled here");
   if (look.symbol.includes("#")) add("#", "dedicated to another guest's emulator threads");
   if (look.symbol.includes("~")) add("~", "emulator threads of other guests");
-  if (look.sign) add(look.sign, { "=": "stay: the emulator threads were and are here", "−": "leave: the emulator threads were here", "+": "come: the emulator threads go here" }[look.sign]);
+  if (look.sign) add(look.sign, { "=": "stay: the emulator threads were and are here", "−": "leave: the emulator threads were here", "+": "its emulator threads go here" }[look.sign]);
 }

@@ -153,7 +153,7 @@ def _result(told: Explanation) -> Iterator[Line]:
         if cost:
             yield "  memory", cost, ""
     elif plan.unstartable:
-        yield "  persist", "in no definition: libvirt could not start the guest with this pin", YELLOW
+        yield "  persist", "not recorded: libvirt could not start the guest with this pin", YELLOW
     own = obstacle(guest.emulatorpin, guest, told.host) if guest.emulatorpin else None
     if own:
         yield "  definition", f"libvirt cannot start the guest with the pin it has: {own}", RED

@@ -84,7 +84,7 @@ MEANINGS: tuple[tuple[Mark, Callable[[Mark], str], str], ...] = (
     (Mark(interrupts=True), interrupts, "handles network interrupts"),
     (Mark(before=True, after=True), emulator, "its emulator threads stay"),
     (Mark(before=True), emulator, "its emulator threads leave"),
-    (Mark(after=True), emulator, "its emulator threads come"),
+    (Mark(after=True), emulator, "its emulator threads go here"),
 )
 
 

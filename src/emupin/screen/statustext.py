@@ -196,11 +196,11 @@ def _summary(survey: Survey, colour: bool) -> str:
     if not counts["guests"]:
         return "no guest is running\n" if not counts["errors"] else ""
     total = f"{counts['guests']} guest{'' if counts['guests'] == 1 else 's'}"
-    parts = [f"{counts['in_line']} in line"]
+    parts = [f"{counts['in_line']} in sync"]
     if counts["drift"]:
-        parts.append(paint(f"{counts['drift']} out of line", RED, colour))
+        parts.append(paint(f"{counts['drift']} drifted", RED, colour))
     if counts["unmanaged"]:
-        parts.append(paint(f"{counts['unmanaged']} left as they are by the policy", FAINT, colour))
+        parts.append(paint(f"{counts['unmanaged']} not managed by the policy", FAINT, colour))
     if counts["errors"]:
         parts.append(paint(f"{counts['errors']} error{'' if counts['errors'] == 1 else 's'}", RED, colour))
     if len(parts) == 1:

@@ -101,7 +101,7 @@ class Recording:
         """That no thief was seen means nothing if nothing was."""
         if not self.seen:
             what = "the kernel recorded nothing, not even this process"
-            raise TraceError(folder, what, "was tracing switched off by somebody else?")
+            raise TraceError(folder, what, "something else may have switched tracing off")
 
 
 def keep_off(guests: Cpus) -> Cpus:

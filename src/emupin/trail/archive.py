@@ -74,15 +74,15 @@ class Archive:
                 return path, data
             altered = path
         if altered:
-            raise EmupinError(altered, "is not what it was kept as: its digest is another one", "get it from a backup")
-        hint = f"copy {kind}/ from the host's state folder, and name its place with --state"
-        raise EmupinError("", f"the {NOUNS[kind]} {digest[:12]}… is not kept in {' or '.join(self.folders)}", hint)
+            raise EmupinError(altered, "was changed since it was saved: its digest differs", "restore it from a backup")
+        hint = f"copy {kind}/ from the host's state folder, and name its location with --state"
+        raise EmupinError("", f"the {NOUNS[kind]} {digest[:12]}… is not saved in {' or '.join(self.folders)}", hint)
 
 
 def _once(known: dict[str, Value | EmupinError], digest: object, find: Callable[[str], Value]) -> Value:
     """What `find` gives for `digest`, or the error that it raises: found out once."""
     if not (isinstance(digest, str) and len(digest) == DIGITS and HEX.issuperset(digest)):
-        raise EmupinError("entry", "names no digest of a policy or topology", "was the entry changed?")
+        raise EmupinError("entry", "names no digest of a policy or topology", "the entry may have been changed")
     if digest not in known:
         try:
             known[digest] = find(digest)

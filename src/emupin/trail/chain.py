@@ -130,7 +130,7 @@ class _Walk:
         if value.get("op") == "gap":
             self.findings.append(Finding(at.place, LOST_ENTRIES, text_of(value, "reason") or "entries are missing"))
         elif value.get("op") == "mend" and not self.doubtful:
-            self.findings.append(Finding(at.place, TORN, "only the line end of the line before had to be mended"))
+            self.findings.append(Finding(at.place, TORN, "only the line end of the previous line was missing"))
         self.doubtful = []
 
     def _judge(self, at: _At, value: Mapping[str, Any]) -> None:
@@ -142,17 +142,17 @@ class _Walk:
         rotated = len(self.doubtful) == 1 and not data.endswith(b"\n") and value["previous"] == whole
         for line in self.doubtful:
             if told or (rotated and not is_unended(line)):
-                text = "a write was broken off here, by a power cut perhaps; the next entry goes on from it"
+                text = "a write was interrupted here (power loss?); the next entry accounts for it"
                 self.findings.append(Finding(line.place, TORN, text))
             elif rotated:
-                text = f"an entry without a line end, which {at.place} does not go on from: it was appended here"
+                text = f"an entry without a line end, and {at.place} does not link to it: it was appended"
                 self.findings.append(Finding(line.place, UNENDED, text))
             elif value["previous"] == whole:
                 self.findings.append(
-                    Finding(line.place, INSERTED, f"is no entry, and {at.place} does not go on from it")
+                    Finding(line.place, INSERTED, f"is not an entry, and {at.place} does not link to it")
                 )
             else:
-                self.findings.append(Finding(line.place, CHANGED, "is no entry: it was changed, or put here"))
+                self.findings.append(Finding(line.place, CHANGED, "is not an entry: it was changed or inserted"))
         if self.whole and not told and value["previous"] != whole:
             self.breaks.append(_Break(self.whole, at, value["previous"], told=True))
 
@@ -160,28 +160,26 @@ class _Walk:
         if value["previous"] is None:
             return
         if value.get("rotated") is not True and value.get("emupin") not in (None, BEFORE_MARKS):
-            text = "lines before it were removed: no rotation begins a file with it"
+            text = "lines before it were removed: no log rotation starts a file with this entry"
             self.findings.append(Finding(at.place, MISSING, text))
         elif is_rotated(line.file):
-            text = "the trail given begins here; the entries before are in older files, or were rotated away"
+            text = "the given trail starts here; earlier entries are in older files, or were rotated away"
             self.findings.append(Finding(at.place, OLDER, text))
         else:
-            text = (
-                "goes on from an entry that is not here: lines before it were removed, or a rotated file is not given"
-            )
+            text = "does not link to any entry given: lines before it were removed, or a rotated file is missing"
             self.findings.append(Finding(at.place, MISSING, text))
 
     def finish(self) -> None:
         """Judge what stands behind the last entry."""
         for line in self.doubtful:
             if is_unended(line):
-                text = "an entry without a line end, which the writer never leaves: it was appended, or cut"
+                text = "an entry without a line end, which the writer never leaves behind: it was appended or cut"
                 self.findings.append(Finding(line.place, UNENDED, text))
             elif line is self.doubtful[-1] and not line.data.endswith(b"\n"):
-                text = "the last line is torn, or being written; the next entry will mend it"
+                text = "the last line is incomplete, or is being written; the next entry will account for it"
                 self.findings.append(Finding(line.place, TORN, text))
             else:
-                self.findings.append(Finding(line.place, CHANGED, "is no entry: it was changed, or put here"))
+                self.findings.append(Finding(line.place, CHANGED, "is not an entry: it was changed or inserted"))
 
 
 def is_unended(line: Line) -> bool:
@@ -220,17 +218,15 @@ def _meaning(found: _Break, target: _At | None) -> Finding:
     before, at = found.before, found.at
     if found.previous is None:
         return Finding(
-            at.place, ANEW, "the chain starts anew: the trail before was replaced, or its files were not there"
+            at.place, ANEW, "the chain starts over: the earlier trail was replaced, or its files were missing"
         )
     if target is None:
-        text = (
-            f"was changed, or entries between it and {at.place} were removed: that goes on from a line that is not here"
-        )
+        text = f"was changed, or entries between it and {at.place} were removed"
         return Finding(before.place, CHANGED, text)
     if target.ordinal < before.ordinal:
-        text = f"what stands between {target.place} and {at.place} was put there: the latter goes on from the former"
+        text = f"lines between {target.place} and {at.place} were inserted: the latter links directly to the former"
         return Finding(before.place, INSERTED, text)
-    return Finding(at.place, REORDERED, f"stands before the line that it goes on from, {target.place}")
+    return Finding(at.place, REORDERED, f"stands before the line that it links to, {target.place}")
 
 
 def _check_heads(walk: _Walk, kept: str | None, exported: Sequence[Head]) -> Iterator[Finding]:
@@ -241,17 +237,17 @@ def _check_heads(walk: _Walk, kept: str | None, exported: Sequence[Head]) -> Ite
         found = walk.heads.get(kept)
         if found and walk.whole and found[0].ordinal < walk.whole.ordinal:
             count = walk.whole.ordinal - found[0].ordinal
-            yield Finding(found[0].place, HEAD_REMARK, f"{HEAD.lstrip('/')} names this line; later ones: {count}")
+            yield Finding(found[0].place, HEAD_REMARK, f"{HEAD.lstrip('/')} names this line; lines after it: {count}")
     for head in exported:
         yield from _check_end(walk, head.digest, "--head", place)
         yield from _check_count(walk, head)
     if not kept and not exported:
-        yield Finding(place, HEAD_REMARK, "no head to compare with: lines cut off at the end would not be missed")
+        yield Finding(place, HEAD_REMARK, "no head to compare with: lines removed at the end would go unnoticed")
 
 
 def _check_end(walk: _Walk, head: str, origin: str, place: str) -> Iterator[Finding]:
     if head not in walk.heads:
-        text = f"the line that {origin} names, {head}, is not here: lines at the end were cut off, or the last changed"
+        text = f"the line that {origin} names, {head}, is missing: the end was removed, or the last line changed"
         yield Finding(place, CUT, text)
 
 
@@ -261,8 +257,8 @@ def _check_count(walk: _Walk, head: Head) -> Iterator[Finding]:
     if at and walk.first and head.count is not None and count < head.count:
         missing = "1 entry is" if head.count - count == 1 else f"{head.count - count} entries are"
         text = (
-            f"{missing} missing ahead of the line that --head names: removed, or rotated away since;"
-            " give the older files, too"
+            f"{missing} missing before the line that --head names: removed, or rotated away since;"
+            " also give the older files"
         )
         yield Finding(walk.first.place, MISSING, text)
 
@@ -272,6 +268,6 @@ def pending(root: str) -> list[Finding]:
     try:
         lost = lost_entries(root)
     except OSError as error:
-        raise HostError(root + LOST, f"cannot be read: {error.strerror}", "the trail is root's: use sudo") from None
+        raise HostError(root + LOST, f"cannot be read: {error.strerror}", "run it as root") from None
     text = f"{printable(told_lost(lost))}; the next entry will say so" if lost else ""
     return [Finding(root + LOST, LOST_ENTRIES, text)] if lost else []

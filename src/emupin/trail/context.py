@@ -62,4 +62,4 @@ def _cpus(entry: Mapping[str, Any], key: str) -> Cpus:
     try:
         return cpuset.parse(value) if isinstance(value, str) and value else NO_CPUS
     except CpuListError as error:
-        raise EmupinError(f"entry: {key}", str(error), "was the entry changed?") from None
+        raise EmupinError(f"entry: {key}", str(error), "the entry may have been changed") from None

@@ -27,7 +27,7 @@ OPENERS: dict[str, Any] = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}
 ROTATED = re.compile(r"(?:\.(?P<age>\d{1,9})|[-.](?P<date>\d[\d-]{5,30}))(?P<rest>\.backup)?(?:\.(?:gz|bz2|xz))?")
 """What logrotate appends to a name: the file's age, or with `dateext` the date; then what compressed it."""
 
-MISSING = "name the files of the trail, or look on the host itself"
+MISSING = "name the files of the trail, or run this on the host itself"
 
 
 class DamagedError(HostError):
@@ -61,7 +61,7 @@ def find(root: str) -> list[str]:
     except FileNotFoundError:
         return []
     except OSError as error:
-        raise HostError(folder, f"cannot be read: {error.strerror}", "the trail is root's: use sudo") from None
+        raise HostError(folder, f"cannot be read: {error.strerror}", "run it as root") from None
     ages = {each: found for each in present if (found := age(each, name))}
     return [os.path.join(folder, each) for each in sorted(ages, key=lambda each: ages[each])]
 
@@ -70,7 +70,7 @@ def installed(root: str) -> list[str]:
     """As `find`. Raises HostError also where there is no trail."""
     paths = find(root)
     if not paths:
-        hint = "nothing was decided yet: the hook writes an entry when a guest with a rule starts"
+        hint = "no decision was made yet: the hook writes an entry when a guest that a rule matches starts"
         raise HostError(root + AUDIT, "there is no audit trail", hint)
     return paths
 
@@ -108,7 +108,7 @@ def read_file(path: str) -> Iterator[Line]:
         if isinstance(error, OSError) and error.errno is not None:
             raise HostError(printable(path), f"cannot be read: {error.strerror}", MISSING) from None
         place = f"{printable(path)}:{number + 1}"
-        raise DamagedError(place, "cannot be decompressed from here on", "is there a copy of the file?") from None
+        raise DamagedError(place, "cannot be decompressed from here", "restore the file from a copy") from None
 
 
 def entry(data: bytes) -> dict[str, Any] | None:
@@ -128,7 +128,7 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     """Raises ValueError: with a key twice, two readers would read two things."""
     values = dict(pairs)
     if len(values) != len(pairs):
-        raise ValueError("a key is there twice")
+        raise ValueError("a key is repeated")
     return values
 
 

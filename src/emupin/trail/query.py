@@ -69,6 +69,6 @@ def time_asked(text: str | None, option: str, now: datetime) -> datetime | None:
     except OverflowError:
         time = datetime.min.replace(tzinfo=timezone.utc)
     if time is None:
-        hint = "write 2026-11-22, 2026-11-22T13:40:00Z, or a time ago as 30m, 2h, 7d"
+        hint = "write 2026-11-22, 2026-11-22T13:40:00Z, or how long ago: 30m, 2h, 7d"
         raise EmupinError(f"{option} {text}", "is not a time", hint)
     return time

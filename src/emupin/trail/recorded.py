@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     Cpus = frozenset[int]
 
-HINT = "was the entry changed, or written by another version of emupin?"
+HINT = "the entry may have been changed, or written by another version of emupin"
 
 NEWER = {"interrupts": "", "extra_specs": None}
 """What emupin 0.1 did not look at, as its decisions came about."""

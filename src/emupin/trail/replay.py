@@ -97,7 +97,7 @@ def _on_record(entry: Mapping[str, Any]) -> dict[str, Any]:
         # `after` and `reason` say what came of it; what was to come is told apart.
         outcome = entry.get("decided") or {}
         if not isinstance(outcome, dict) or not outcome.keys() >= {"after", "reason"}:
-            raise EmupinError("entry", "does not say what was decided before it failed", recorded.HINT)
+            raise EmupinError("entry", "does not say what was decided before the failure", recorded.HINT)
     warnings = entry.get("warnings")
     if not isinstance(warnings, list):
         raise EmupinError("entry", "has no list of warnings", recorded.HINT)

@@ -95,7 +95,7 @@ def find_trails(arguments: Sequence[str], root: str) -> list[Trail]:
     if not arguments:
         files = find(root)
         if not files:
-            raise EmupinError(root + AUDIT, "there is no audit trail", "name files, or folders with trails of hosts")
+            raise EmupinError(root + AUDIT, "there is no audit trail", "name files, or folders with trails")
         return [Trail(in_order(files), (root + STATE,))]
     by_folder: dict[str, list[str]] = {}
     for argument in arguments:
@@ -170,7 +170,7 @@ def _below(folder: str) -> Iterator[str]:
     """The files of all trails below `folder`. Raises EmupinError."""
 
     def refuse(error: OSError) -> None:
-        raise EmupinError(str(error.filename), f"cannot be read: {error.strerror}", "the trail is root's: use sudo")
+        raise EmupinError(str(error.filename), f"cannot be read: {error.strerror}", "run it as root")
 
     for place, folders, names in os.walk(folder, onerror=refuse):
         folders.sort()

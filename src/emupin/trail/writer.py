@@ -57,7 +57,7 @@ def append(root: str, entry: dict[str, Json], durable: bool = False, patience: f
             os.close(turn)
     except OSError as error:
         _count_lost(root, entry)
-        hint = "make room, or mend its folder: until then nothing is audited"
+        hint = "free some space, or fix the folder: nothing is audited until then"
         raise HostError(path, f"cannot be written: {error.strerror}", hint) from None
 
 
@@ -137,7 +137,7 @@ def _mend_entry(path: str, descriptor: int, size: int, head: str | None) -> dict
         end -= len(line)
     intact = hex_digest(line) if end else _head_before(path, head)
     torn = hex_digest(os.pread(descriptor, size - end, end) + b"\n")
-    return {"op": "mend", "reason": "the line before was torn", "intact": intact, "torn": torn}
+    return {"op": "mend", "reason": "the previous line was incomplete", "intact": intact, "torn": torn}
 
 
 def _is_whole(line: bytes) -> bool:
