@@ -236,7 +236,7 @@ def test_a_trail_that_cannot_be_written_does_not_cost_the_guest_its_cpus(host: H
     host.set_policy(REFUSE)
     answer = host.call("migrate", domain_xml())
     assert (answer.status, answer.output) == (1, "")
-    assert "audit.jsonl: cannot be written: Is a directory; make room" in answer.error
+    assert "audit.jsonl: cannot be written: Is a directory; free some space" in answer.error
 
 
 @pytest.mark.parametrize("path", ["etc/emupin/policy.yaml", "etc/emupin"])

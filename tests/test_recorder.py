@@ -180,7 +180,7 @@ def test_the_wait_has_an_end_with_a_faked_libvirt(
 ) -> None:
     monkeypatch.setattr(recorder, "WAIT_SECONDS", 0.01)
     guest.states = [(PAUSED, MIGRATION)]
-    with pytest.raises(RecordError, match=r"the guest was busy for .* minutes; `virsh emulatorpin` does it"):
+    with pytest.raises(RecordError, match=r"the guest was busy for .* minutes; run `virsh emulatorpin`"):
         record(tmp_path, order())
     assert guest.calls == []
 

@@ -395,7 +395,7 @@ def test_status() -> None:
         (
             b"domstatus",
             b"domain",
-            "x:8: the root element is <domain>, not libvirt's <domstatus>; is this one of libvirt's",
+            "x:8: the root element is <domain>, not libvirt's <domstatus>; check that this is one of libvirt's",
         ),
         (b"pid='115'", b"pid='soon'", "x:13: <vcpu pid='soon'> is not a number up to 4194304; give a number such as 0"),
         (b"cpuset='0-1'", b"cpuset='1-0'", "x:241: <emulatorpin cpuset='1-0'>: '1-0' runs backwards; give a list"),

@@ -235,7 +235,7 @@ def test_where_the_policy_says_so_an_entry_that_cannot_be_written_refuses_the_st
         fill(folder)
         answer = host.call("migrate", domain_xml())
         assert (answer.status, answer.output) == (1, "")
-        assert "cannot be written: No space left on device; make room" in answer.error
+        assert "cannot be written: No space left on device; free some space" in answer.error
 
 
 def test_a_folder_that_cannot_be_made_counts_as_lost(tmp_path: Path) -> None:

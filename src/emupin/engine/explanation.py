@@ -149,7 +149,7 @@ def to_json(told: Explanation, source: str) -> dict[str, Any]:
     """All of it; CPU lists as text, null where there is no pin."""
     return {
         "source": source,
-        "guest": _guest(told.guest, told.host),
+        "guest": _guest(told.guest, told.host, told.policy.extra_specs()),
         "policy": told.policy.digest,
         "rules": _rules(told),
         "placements": [_placement(each) for each in told.tried],
@@ -182,7 +182,8 @@ def result_json(guest: Domain, decided: Plan) -> dict[str, Any]:
     }
 
 
-def _guest(guest: Domain, host: Host | None) -> dict[str, Any]:
+def _guest(guest: Domain, host: Host | None, asked: frozenset[str]) -> dict[str, Any]:
+    """The guest, of its extra specs only those that a rule looks at: the others are nobody's business."""
     return {
         "name": guest.name,
         "uuid": guest.uuid,
@@ -193,7 +194,7 @@ def _guest(guest: Domain, host: Host | None) -> dict[str, Any]:
         "interfaces": sorted(guest.interfaces or ()),
         "flavor": guest.flavor,
         "project": guest.project,
-        "extra_specs": dict(guest.extra_specs or {}),
+        "extra_specs": {name: value for name, value in (guest.extra_specs or {}).items() if name in asked},
         "partition": guest.partition or DEFAULT,
         "within": None if host is None else cpuset.format(host.within(guest.partition)),
     }
