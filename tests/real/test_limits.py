@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from .expect import FIRST, emulator_cpus, policy, start
+from .expect import FIRST, emulator_cpus, outcomes, policy, start
 from .guests import Guest
 from .host import HOOKS, PrivateHost, eventually
 
@@ -46,11 +46,12 @@ sys.stdin.read()
 
 @pytest.fixture
 def running(host: PrivateHost) -> Guest:
-    """A guest that runs where its policy wants it."""
+    """A guest that runs where its policy wants it, recorded, so that nobody is left at work."""
     guest = Guest("nfv-1")
     host.install(policy())
     start(host, guest)
-    assert eventually(lambda: emulator_cpus(host, guest) == {FIRST})
+    assert emulator_cpus(host, guest) == {FIRST}
+    assert eventually(lambda: ("record", "recorded") in outcomes(host, guest))
     return guest
 
 
@@ -106,6 +107,7 @@ def frozen(host: PrivateHost, tmp_path: Path) -> Iterator[PrivateHost]:
     finally:
         host.run("fsfreeze", "-u", TRAIL, check=False)
         host.run("umount", "-l", TRAIL, check=False)
+        host.path(f"{TRAIL}/audit.jsonl").unlink()  # The rest of it is on the file system that is gone.
         subprocess.run(["losetup", "-d", device], check=True)
 
 
