@@ -191,10 +191,10 @@ def two_running(host: Host) -> Path:
 BOOT = "f1d2d2f9-0000-4000-8000-000000000001"
 
 
-def rewritten(path: Path, old: str, new: str, head: str = "emupin-claims 2") -> None:
+def rewritten(path: Path, old: str, new: str) -> None:
     """The ledger as another would have written it, whole."""
-    payload = path.read_text().partition("\n")[2].replace(old, new).encode()
-    path.write_bytes(f"{head} {hex_digest(payload)}\n".encode() + payload)
+    lines = path.read_text().replace(old, new).splitlines()[:-1]
+    path.write_text("\n".join([*lines, f"end {len(lines)}\n"]))
 
 
 def of_emupin_0_1(path: Path, *parts: Any) -> None:
@@ -212,7 +212,7 @@ WORTHLESS: dict[str, Callable[[Path], object]] = {
     "missing": Path.unlink,
     "empty": lambda path: path.write_bytes(b""),
     "junk": lambda path: path.write_bytes(b"junk" * 99),
-    "a later version's": lambda path: rewritten(path, "claim", "promise", "emupin-claims 3"),
+    "a later version's": lambda path: rewritten(path, "claims 2\n", "claims 3\n"),
     "not of its format": lambda path: rewritten(path, f"claim {UUID}", "claim"),
     "from another boot": lambda path: rewritten(path, BOOT, BOOT[:-1] + "f"),
     "emupin 0.1's of another boot": lambda path: of_emupin_0_1(path, "another", {}, {UUID: (1, True, 9.0, 0)}, {}, {}),
@@ -251,10 +251,36 @@ def test_what_a_later_emupin_adds_is_passed_over(host: Host) -> None:
     path = two_running(host)
     held(host)
     before = claims(host)
-    lines = path.read_text().partition("\n")[2].splitlines()
-    text = "\n".join([*(f"{line} more" if line.startswith(("run", "claim")) else line for line in lines), "new 1 2"])
-    rewritten(path, "\n".join(lines), text)
+    for kind in ("run ", "claim "):
+        rewritten(path, f"\n{kind}", f"\nnew 1 2\n{kind}")
+    lines = [f"{line} more" if line.startswith(("run", "claim")) else line for line in path.read_text().splitlines()]
+    path.write_text("\n".join(lines) + "\n")
     assert claims(host) == before
+
+
+def test_a_worker_that_a_hand_has_moved_is_found_before_a_cpu_is_given_alone(host: Host) -> None:
+    """Its main thread, the claim and the status file all say something else."""
+    two_running(host)
+    threads = {4242: ("qemu-system-x86", "64"), 4243: ("vnc_worker", "64")}
+    run(host, replace(A, emulatorpin="64"))
+    status = host.root / "run/libvirt/qemu/nfv-a.xml"
+    status.write_text(status.read_text().replace("999999999", "4242"))
+    host.write("proc/4242/cmdline", f"qemu\0-uuid\0{UUID}\0")
+    host.write("proc/4242/cgroup", "0::/\n")
+    host.write("proc/self/mountinfo", "")
+    (host.root / "proc/4242/fd").mkdir()
+
+    def show() -> None:
+        for tid, (name, cpus) in threads.items():
+            text = f"Name:\t{name}\nCpus_allowed_list:\t{cpus}\nMems_allowed:\t1\n"
+            host.write(f"proc/4242/task/{tid}/status", text)
+            host.write(f"proc/4242/task/{tid}/cgroup", "0::/\n")
+
+    show()
+    assert placed(host, B) == "65"
+    threads[4243] = "vnc_worker", "66"
+    show()
+    assert placed(host, C) == "67"
 
 
 def test_odd_names_survive_the_file(host: Host) -> None:

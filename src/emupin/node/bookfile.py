@@ -1,13 +1,12 @@
 """The ledger's file, `/run/emupin/claims`: what a Book holds, in lines that every version of emupin reads.
 
 It outlives what wrote it: an upgrade, another Python, a command line beside the hook. The first line names the
-format's version and the digest of the rest; each other one begins with its kind. Kinds and trailing words that a
+format's version, the last one the number of lines, and each begins with its kind. Kinds and trailing words that a
 version does not know, it passes over. CPU sets are hexadecimal masks.
 """
 
 from __future__ import annotations
 
-from emupin.base.digest import hex_digest
 from emupin.base.files import RUN, read_bytes, replace_file
 from emupin.base.mask import from_mask
 from emupin.base.system import os
@@ -23,7 +22,7 @@ if TYPE_CHECKING:
 
 FILE = f"{RUN}/claims"
 HEAD = "emupin-claims 2"
-"""How the file begins. Version 1, of emupin 0.1, began with the digest and was what `marshal` makes."""
+"""The first line. Version 1, of emupin 0.1, began with a digest of the rest, which was what `marshal` makes."""
 
 QUOTED = {"%": "%25", " ": "%20", "\n": "%0a"}
 """Characters of a file name that mean something here."""
@@ -32,8 +31,8 @@ QUOTED = {"%": "%25", " ": "%20", "\n": "%0a"}
 class Written:
     """The file as it was read: what has not changed since need not be spelt anew."""
 
-    def __init__(self, payload: bytes = b"") -> None:
-        self.payload = payload
+    def __init__(self, data: bytes = b"") -> None:
+        self.data = data
         self.lines: dict[str, tuple[Record, str]] = {}
         """Those of running guests, by status file, each with what it was read as."""
 
@@ -44,16 +43,12 @@ def load(root: str, book: Book) -> Written:
         data = read_bytes(root + FILE)
     except OSError:
         return Written()
-    head, _, payload = data.partition(b"\n")
-    words = os.fsdecode(head).split(" ")
-    if words[-1] != hex_digest(payload):
-        return Written()
-    if len(words) == 1:
+    if data.startswith(HEAD.encode() + b"\n"):
+        return _read(data, _boot(root), book)
+    if not data.startswith(b"emupin-"):  # A later version's.
         from emupin.node import oldbook
 
-        oldbook.read(payload, _boot(root), book)
-    elif " ".join(words[:-1]) == HEAD:  # Else a later version's.
-        return _read(payload, _boot(root), book)
+        oldbook.read(data, _boot(root), book)
     return Written()
 
 
@@ -63,7 +58,7 @@ def promised(root: str, uuid: str) -> Cpus | None:
     A ledger that does not know the guest was lost since: its CPUs may be another's.
     """
     book = Book()
-    if not load(root, book).payload:
+    if not load(root, book).data:
         return None
     claim = book.claims.get(uuid)
     return from_mask(claim.cpus) if claim else frozenset()
@@ -71,13 +66,14 @@ def promised(root: str, uuid: str) -> Cpus | None:
 
 def save(root: str, book: Book, written: Written) -> None:
     """Write the file, unless it was `written` like that before. Raises OSError."""
-    payload = os.fsencode("\n".join(_lines(book, _boot(root), written)) + "\n")
-    if payload != written.payload:
-        replace_file(root + FILE, f"{HEAD} {hex_digest(payload)}\n".encode() + payload, durable=False)
+    lines = _lines(book, _boot(root), written)
+    data = os.fsencode("\n".join([*lines, f"end {len(lines)}\n"]))
+    if data != written.data:
+        replace_file(root + FILE, data, durable=False)
 
 
 def _lines(book: Book, boot: str, written: Written) -> list[str]:
-    lines = [f"boot {boot}"]
+    lines = [HEAD, f"boot {boot}"]
     for name, record in book.records.items():
         known = written.lines.get(name)
         lines.append(known[1] if known and known[0] is record else _run(name, record))
@@ -98,13 +94,13 @@ def _run(name: str, record: Record) -> str:
     return f"run {_quoted(name)} {_quoted(uuid)} {time} {inode} {size} {pid} {threads}"
 
 
-def _read(payload: bytes, boot: str, book: Book) -> Written:
-    """Nothing, too, where the file is whole and yet not written by emupin."""
-    written, text = Written(payload), os.fsdecode(payload)
-    if not text.startswith(f"boot {boot}\n"):
+def _read(data: bytes, boot: str, book: Book) -> Written:
+    """Nothing, too, where the file has no end, or is whole and yet not written by emupin."""
+    written, lines = Written(data), os.fsdecode(data).split("\n")
+    if lines[1] != f"boot {boot}" or lines[-2:] != [f"end {len(lines) - 2}", ""]:
         return Written()
     try:
-        for line in text.split("\n"):
+        for line in lines:
             words = line.split(" ")
             if words[0] == "run":
                 name, record = _parsed_run(words)
@@ -119,12 +115,13 @@ def _read(payload: bytes, boot: str, book: Book) -> Written:
 
 
 def _parsed_run(words: list[str]) -> tuple[str, Record]:
-    _, name, uuid, time, inode, size, pid, vcpus, iothreads, recorded, seen, floats, *_ = words
+    _, name, uuid, time, inode, size, pid, pins, iothreads, recorded, seen, floats, *_ = words
     stamp = int(time), int(inode), int(size)
+    vcpus = _parsed(pins) if "," in pins or pins == "-" else (int(pins, 16),)
     masks = int(iothreads, 16), int(recorded, 16), int(seen, 16)
     if "%" in name or "%" in uuid:
         name, uuid = _unquoted(name), _unquoted(uuid)
-    return name, (uuid, stamp, int(pid), _parsed(vcpus), *masks, floats == "1")
+    return name, (uuid, stamp, int(pid), vcpus, *masks, floats == "1")
 
 
 def _take_claim(book: Book, words: list[str]) -> None:

@@ -161,11 +161,14 @@ class Ledger(Book):
         Before a guest gets a CPU alone every other one is asked: who moves threads by hand leaves no trace elsewhere.
         """
         mask, where, found = to_mask(cpus), self._emulators(uuid), False
-        for name, record in list(self.records.items()):
-            owner, pid, seen = record[0], record[2], record[6]
-            if owner != uuid and seen != UNKNOWN and name not in self._looked_at:
-                allowed = tenants.main_thread(self.root, pid)
-                if allowed not in (UNKNOWN, seen) and allowed & mask & ~where[owner]:
+        everywhere = to_mask(self.host.balanced(self.host.online)) if self.host else -1
+        for name, (owner, _, pid, vcpus, iothreads, _, seen, floats) in list(self.records.items()):
+            if owner == uuid or seen == UNKNOWN or name in self._looked_at:
+                continue
+            elsewhere = mask & ~(where[owner] | iothreads)
+            for allowed in tenants.of_process(self.root, pid) - {*vcpus, seen if floats else 0}:
+                if allowed & elsewhere and everywhere & ~allowed:
                     self._look_at(name)
                     found = True
+                    break
         return found

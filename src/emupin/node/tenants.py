@@ -183,10 +183,23 @@ def _allowed(root: str, status: Status) -> tuple[set[int], set[int]]:
 
 def main_thread(root: str, pid: int) -> int:
     """Where QEMU's main thread may run; UNKNOWN where there is no such process, or no telling."""
+    return _thread(root, f"/proc/{pid}", pid)
+
+
+def of_process(root: str, pid: int) -> set[int]:
+    """The different masks of all threads of a process, whatever they are; none where there is no such process."""
+    try:
+        tids = os.listdir(f"{root}/proc/{pid}/task")
+    except OSError:
+        return set()
+    return {_thread(root, f"/proc/{pid}/task/{tid}", int(tid)) for tid in tids} - {UNKNOWN}
+
+
+def _thread(root: str, path: str, tid: int) -> int:
     try:
         if not root:
-            return to_mask(os.sched_getaffinity(pid))  # A thousand guests are asked.
-        status = os.fsdecode(read_bytes(f"{root}/proc/{pid}/status"))
+            return to_mask(os.sched_getaffinity(tid))  # Those of a thousand guests may be asked for.
+        status = os.fsdecode(read_bytes(f"{root}{path}/status"))
         return to_mask(cpuset.parse_kernel(status.partition("Cpus_allowed_list:")[2].partition("\n")[0].strip()))
     except (OSError, cpuset.CpuListError):
         return UNKNOWN
