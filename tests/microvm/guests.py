@@ -22,6 +22,10 @@ rules:
   - name: dedicated
     match: {name: "dedicated-*"}
     placement: [dedicated]
+  - name: hotplug
+    match: {name: "hotplug-*"}
+    placement: ["cpus:3", "cpus:2"]
+    checks: {numa: off}
   - name: numa
     match: {name: "numa-*"}
     placement: ["cpus:3", "cpus:1"]
@@ -72,6 +76,8 @@ NFV = Guest(
     more=f"<qemu:commandline>{VHOST}</qemu:commandline>",
 )
 WIDE = Guest("wide-1", (3,), emulatorpin="1-2")
+HOTPLUG = Guest("hotplug-1", (0,), emulatorpin="0")
+"""Its emulator threads leave a CPU that goes offline, and come back with it."""
 DEDICATED = Guest("dedicated-1", (2,), emulatorpin="2")
 NUMA = Guest("numa-1", (0,), emulatorpin="0")
 PREALLOCATED = Guest(

@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
+import socket
 import subprocess
 import sys
 import threading
@@ -25,9 +27,12 @@ sys.path.insert(0, str(TESTS))
 from real import inner  # noqa: E402
 from real.threads import cpus  # noqa: E402
 
-from microvm.guests import DEDICATED, NFV, NUMA, POLICY, PREALLOCATED, UNION, WIDE, Guest  # noqa: E402
+from microvm.guests import DEDICATED, HOTPLUG, NFV, NUMA, POLICY, PREALLOCATED, UNION, WIDE, Guest  # noqa: E402
 from microvm.observed import CGROUP, RUN, STORED, machine_of, observe, pin, recording, threads_of  # noqa: E402
 
+CPU3 = Path("/sys/devices/system/cpu/cpu3")
+UEVENTS = 15
+"""NETLINK_KOBJECT_UEVENT."""
 NODE = Path("/sys/devices/system/node")
 ENVIRONMENT = {"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "HOME": "/", "LC_ALL": "C.UTF-8"}
 DEVICES = (
@@ -200,6 +205,7 @@ def play(report: Report) -> None:
         report.add(f"{guest.name}, recorded", **record(guest))
         virsh("destroy", guest.name)
     play_preallocated(report)
+    play_hotplug(report)
     report.add("end", syslog=Path(inner.STORE, "syslog").read_text(errors="replace").splitlines())
 
 
@@ -222,6 +228,34 @@ def play_preallocated(report: Report) -> None:
     virsh("start", PREALLOCATED.name)
     report.add("preallocated, corrected", **observe(PREALLOCATED))
     virsh("destroy", PREALLOCATED.name)
+
+
+def play_hotplug(report: Report) -> None:
+    """A CPU goes and comes back; between the two, whoever runs udev and systemd has done what the rule says."""
+    with socket.socket(socket.AF_NETLINK, socket.SOCK_DGRAM, UEVENTS) as events:
+        events.bind((os.getpid(), 1))
+        events.settimeout(60)
+        report.add("hotplug", **start(HOTPLUG))
+        report.add("hotplug, recorded", **record(HOTPLUG))
+        for scene, value in (("offline", "0"), ("online", "1")):
+            (CPU3 / "online").write_text(value)
+            event = udev_pretended(events)
+            report.add(f"hotplug, {scene}", event=event, **observe(HOTPLUG))
+    virsh("destroy", HOTPLUG.name)
+
+
+def udev_pretended(events: socket.socket) -> dict[str, str]:
+    """Wait for the kernel's event that the installed rule is for, and do what systemd does with the service."""
+    rule, service = (TESTS.parent / "packaging" / name for name in ("60-emupin.rules", "emupin-drift.service"))
+    words = dict(re.findall(r'(\w+)=="([^"]*)"', rule.read_text()))
+    while True:
+        fields = events.recv(65536).decode(errors="replace").split("\0")
+        event = dict(field.split("=", 1) for field in fields if "=" in field)
+        if event.get("SUBSYSTEM") == words["SUBSYSTEM"] and event.get("ACTION") in words["ACTION"].split("|"):
+            break
+    command = re.search("^ExecStart=(.*)$", service.read_text(), re.M)
+    assert command
+    return {**event, "said": run("sh", "-c", f"{command[1]} 2>&1", check=False)}
 
 
 def main() -> None:

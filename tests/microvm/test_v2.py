@@ -176,3 +176,14 @@ def test_the_recorded_guest_still_has_the_shape_of_a_real_one(
     if request.config.getoption("--regenerate"):
         recording.write(path, scenes["host"]["kernel"], fresh)
     assert recording.shape(recording.read(path)) == recording.shape(fresh)
+
+
+def test_a_cpu_that_goes_and_comes_back(scenes: Scenes) -> None:
+    """The kernel's own events start what the udev rule and the service start; only those two are pretended."""
+    assert sets(scenes["hotplug"]) == [[3]]
+    for scene, action, there in (("hotplug, offline", "offline", [2]), ("hotplug, online", "online", [3])):
+        seen = scenes[scene]
+        assert (seen["event"]["ACTION"], seen["event"]["SUBSYSTEM"]) == (action, "cpu")
+        assert seen["event"]["DEVPATH"].endswith("/cpu3")
+        assert sets(seen) == [there], seen["event"]["said"]
+        assert seen["event"]["said"].startswith("hotplug-1: "), "and of nobody else"
