@@ -273,19 +273,19 @@ def writable_hook(lab: Lab) -> None:
     lab.path(HOOK).chmod(0o777)
 
 
-@fault(PROBLEM, "several copies run")
+@fault(PROBLEM, "several copies of the hook run")
 def two_copies(lab: Lab) -> None:
     lab.path(IN_FOLDER).parent.mkdir()
     shutil.copy(lab.path(HOOK), lab.path(IN_FOLDER))
 
 
-@fault(PROBLEM, "several copies run")
+@fault(PROBLEM, "several copies of the hook run")
 def executable_backup(lab: Lab) -> None:
     move(lab)
     shutil.copy(lab.path(IN_FOLDER), lab.path(f"{IN_FOLDER}~"))
 
 
-@fault(WARNING, "is the place of oVirt's VDSM")
+@fault(WARNING, "belongs to oVirt's VDSM")
 def place_of_another(lab: Lab) -> None:
     lab.path("etc/vdsm").mkdir()
 
@@ -316,7 +316,7 @@ def old_libvirt(lab: Lab) -> None:
     lab.answers["libvirtd --version"] = Answer(0, "libvirtd (libvirt) 6.0.0")
 
 
-@fault(PROBLEM, "was not reloaded since")
+@fault(PROBLEM, "has not been reloaded since")
 def no_reload(lab: Lab) -> None:
     lab.run_daemon(age=3600)
     lab.answers["systemctl"] = Answer(0, f"MainPID={PID}\nStateChangeTimestamp=@{int(lab.now) - 3600}")
@@ -462,7 +462,7 @@ def no_last_good_policy(lab: Lab) -> None:
     lab.set_policy("version: 1\n")
 
 
-@fault(PROBLEM, "CPUs 2 are in host.reserved too")
+@fault(PROBLEM, "CPU 2 is in host.reserved too")
 def reserved_pool(lab: Lab) -> None:
     lab.set_policy(POLICY.replace('"0-1"', '"0-2"'))
 
@@ -472,7 +472,7 @@ def pool_offline(lab: Lab) -> None:
     lab.write("sys/devices/system/cpu/online", "0-1\n")
 
 
-@fault(WARNING, "host.pool: CPUs 3 are not online")
+@fault(WARNING, "host.pool: CPU 3 is not online")
 def pool_partly_offline(lab: Lab) -> None:
     lab.write("sys/devices/system/cpu/online", "0-2,4-15\n")
 
@@ -483,12 +483,12 @@ def isolated_pool(lab: Lab) -> None:
     lab.set_policy(POLICY.replace('"dedicated"', '"pool"'))
 
 
-@fault(PROBLEM, "CPUs 3 are in Nova's cpu_dedicated_set, which gives them to vCPUs sooner or later")
+@fault(PROBLEM, "CPU 3 is in Nova's cpu_dedicated_set, which gives them to vCPUs sooner or later")
 def pool_of_nova(lab: Lab) -> None:
     lab.write("etc/nova/nova.conf", "[DEFAULT]\ndebug = true\n[compute]\ncpu_dedicated_set = 2-15,^2\n")
 
 
-@fault(PROBLEM, "switches them off while unused")
+@fault(PROBLEM, "powers them off while unused")
 def pool_switched_off(lab: Lab) -> None:
     text = "[compute]\ncpu_dedicated_set=2-7\n[libvirt]\ncpu_power_management = True\n"
     lab.write("etc/kolla/nova-compute/nova.conf", text)
@@ -557,7 +557,7 @@ def full_disk(lab: Lab) -> None:
     with_free(lab, "var/log/emupin", 0)
 
 
-@fault(WARNING, "is nearly full (3 MiB left)")
+@fault(WARNING, "is almost full (3 MiB)")
 def nearly_full_disk(lab: Lab) -> None:
     with_free(lab, "var/log/emupin", 1000)
 
@@ -577,7 +577,7 @@ def public_trail(lab: Lab) -> None:
     lab.audit(lab.entry("prepare"), 0o644)
 
 
-@fault(WARNING, "is torn (a power cut?)")
+@fault(WARNING, "is cut off (power loss?)")
 def torn_trail(lab: Lab) -> None:
     lab.audit(lab.entry("prepare") + '{"time": "20')
 
@@ -596,7 +596,7 @@ def stale_trail(lab: Lab) -> None:
     os.utime(lab.path("var/log/emupin/audit.jsonl"), (lab.now - 3600,) * 2)
 
 
-@fault(WARNING, "policy.yaml is from the future")
+@fault(WARNING, "policy.yaml has a time in the future")
 def file_from_the_future(lab: Lab) -> None:
     os.utime(lab.path("etc/emupin/policy.yaml"), (lab.now + 3600,) * 2)
 
@@ -784,4 +784,4 @@ def test_stale_status_file_is_no_fault(lab: Lab) -> None:
 def test_a_root_that_is_not_there_ends_with_findings(tmp_path: Path) -> None:
     done = emupin(tmp_path / "no" / "such", "doctor")
     assert done.returncode in (1, 2)
-    assert b"is not there" in done.stdout
+    assert b"does not exist" in done.stdout

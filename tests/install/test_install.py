@@ -428,7 +428,7 @@ def test_the_example_policy_is_valid_also_with_its_commented_rules() -> None:
     assert [rule.name for rule in compile_policy(text.encode(), str(path)).rules] == ["nfv"]
     everything = re.sub(r"(?m)^# (?=host:|  \w+: .* # )", "", re.sub(r"(?m)^  # (?=- | {2,}\w)", "  ", text))
     names = [rule.name for rule in compile_policy(everything.encode(), str(path)).rules]
-    assert names == ["nfv", "web", "routers", "leave-alone"]
+    assert names == ["nfv", "web", "isolated", "routers", "leave-alone"]
 
 
 def test_policy_is_never_touched(root: Path) -> None:

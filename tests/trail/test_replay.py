@@ -198,7 +198,7 @@ def test_a_missing_and_an_altered_snapshot_are_told_apart(tmp_path: Path) -> Non
     entry = next(entry for entry, _ in entries(tmp_path) if "facts" in entry)
     kept = tmp_path / "var/lib/emupin/policies" / f"{entry['policy']}.yaml"
     kept.write_bytes(kept.read_bytes() + b"# another\n")
-    assert "is not what it was kept as" in replay(entry, Archive(beside(str(path.parent)))).why
+    assert "was changed since it was saved" in replay(entry, Archive(beside(str(path.parent)))).why
     kept.unlink()
     assert "is not saved in" in replay(entry, Archive(beside(str(path.parent)))).why
 
