@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+import sys
 from typing import TYPE_CHECKING
 
 import pytest
@@ -22,6 +23,8 @@ mount --rbind /sys "$1/root/sys"
 for folder in run tmp; do mount -t tmpfs tmpfs "$1/root/$folder"; done
 mkdir "$1/root/tmp/given"
 mount --bind "$2" "$1/root/tmp/given"
+mkdir -p "$1/root$4"
+mount --bind "$4" "$1/root$4"
 for ours in etc/libvirt/hooks etc/emupin var/lib/emupin var/log/emupin usr/local/lib/emupin usr/local/share/emupin; do
     rm -rf "$1/root/$ours"
 done
@@ -29,7 +32,7 @@ rm -f "$1/root/usr/local/bin/emupin" "$1/root/etc/logrotate.d/emupin"
 mkdir -p "$1/root/etc/libvirt/hooks"
 exec chroot "$1/root" sh -ec "$3" "$0" 2>&1
 """
-"""A node without emupin; the folder that is given is /tmp/given there."""
+"""A node without emupin; the folder that is given is /tmp/given there, and this environment is where it is here."""
 
 DAEMON = """\
 daemon() { # daemon NAME: a program of that name that libvirt's pid file leads to; SIGHUP and it is told
@@ -59,7 +62,7 @@ def run(folder: Path, given: Path, script: str, *, check: bool = True) -> str:
     """All that `script` prints, run in a view made below the empty `folder`; a step of it begins with `== NAME`."""
     need_root()
     done = subprocess.run(
-        [*UNSHARE, "sh", "-c", PRELUDE, "sh", folder, given, DAEMON + script],
+        [*UNSHARE, "sh", "-c", PRELUDE, "sh", folder, given, DAEMON + script, sys.prefix],
         env={"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL": "C.UTF-8", "LIBVIRT_VERSION": "9.0.0", "HOME": "/tmp"},
         stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=1500, check=False,
     )  # fmt: skip

@@ -128,7 +128,7 @@ def test_check_mode_shows_a_new_policy_as_a_diff(life: dict[str, list[str]]) -> 
 def test_a_broken_policy_never_replaces_the_one_in_force(life: dict[str, list[str]]) -> None:
     lines = life["broken policy"]
     assert recap(lines)["failed"] == 1
-    assert any("failed to validate" in line and "needs a number from 0" in line for line in lines)
+    assert any("failed to validate" in line and "not a list of vCPUs" in line for line in lines)
     assert lines[-1].strip() == "- vcpu:0"
 
 
