@@ -179,10 +179,15 @@ class _Book(Frozen):
     uuid: str
 
     def remember(self, kind: str, guest: Domain, cpus: Cpus | None, iothreads: Sequence[int]) -> None:
-        """Raises HostError."""
+        """Raises HostError where a definition that outlives the guest could not be put back."""
         there = former.pins_of(guest)
         keys = [former.EMULATOR, *map(str, iothreads)]
-        former.remember(self.root, self.uuid, kind, there, dict.fromkeys(keys, _text(cpus)))
+        try:
+            former.remember(self.root, self.uuid, kind, there, dict.fromkeys(keys, _text(cpus)))
+        except HostError as error:
+            if kind != LIVE:
+                raise
+            log(self.root, f"{guest.name}: record: {error}", trouble=True)  # The live one ends with the guest.
 
 
 def _record_live(domain: libvirt.virDomain, order: Order, book: _Book) -> Recorded | None:
