@@ -175,7 +175,7 @@ class World:
         self.version = 0
         self.history: list[str] = []
         self.boot = 0
-        self.ledger_lost = False
+        self.ledger_lost, self.lost_ledger = False, 0
         for guest in self.guests:
             self.write(f"etc/libvirt/qemu/{guest.name}.xml", guest.xml(guest.pin))
         self._boot_files()
@@ -276,7 +276,7 @@ class World:
         self.counts["killed"] += killed
         if self.ledger_lost:
             self._forget_who_was_alone()
-            self.ledger_lost = killed
+            self.ledger_lost = self._ledger() == self.lost_ledger
         self.history.append(f"{self.now} {what} {guest.name}{' killed' if killed else ''}")
         if not killed and status:
             raise ViolationError(
@@ -500,7 +500,12 @@ class World:
             path.write_bytes(data[: self.chance.randrange(len(data))])
         else:
             path.unlink(missing_ok=True)
-        self.ledger_lost = True
+        self.ledger_lost, self.lost_ledger = True, self._ledger()
+
+    def _ledger(self) -> int:
+        """Which file it is; 0 for none."""
+        path = self.root / "run/emupin/claims"
+        return path.stat().st_mtime_ns if path.exists() else 0
 
     def upgrade(self, _guest: Guest) -> None:
         """Another version of emupin, maybe under another Python: see `_child`."""
