@@ -19,6 +19,7 @@ What it allows, and why:
   hand (virsh, taskset) put there *after* the guest had the CPU alone. libvirt asks nobody before it starts one. What
   counts is that emupin gives nobody a CPU on which such a thread is, and puts no thread where somebody is alone. Who
   was moved away by a hand, and is put back, has the CPU since it was given it.
+- What a guest had alone and now shares by a decision of its own, though its threads need not move for it.
 - What is left of "alone" when the ledger was lost: a guest keeps it whose threads are together where the policy in
   force would have dedicated so many CPUs to it. Nothing on the host tells it of any other.
 - Another guest's vCPU that arrives later: orchestrators do not know of emupin.
@@ -132,6 +133,12 @@ class Guest:
     def alone(self) -> dict[int, int]:
         """The CPUs that it has alone, each with the event since which it was given them."""
         return {cpu: self.given[cpu] for thread in self.emulators.values() if thread.alone for cpu in thread.cpus}
+
+    def share(self) -> None:
+        """It has nothing alone."""
+        self.given.clear()
+        for thread in self.emulators.values():
+            thread.alone = False
 
     def put(self, tid: int, cpus: Cpus, alone: bool, now: int) -> None:
         """emupin has put a thread there."""
@@ -283,6 +290,9 @@ class World:
                 f"{what} of {guest.name} ended with status {status}: {(self.root / 'crash').read_text()}"
             )
         self._take_over(log.read_text())
+        for each in self.guests if what == "apply" else [guest]:
+            if each.alone and (killed or self._succeeded(each)) and self.placement(each) in ("pool", "cpus", "vcpu"):
+                each.share()
         self.check()
         return None if killed else output.read_bytes()
 
@@ -308,17 +318,26 @@ class World:
 
     def dedicates(self, guest: Guest) -> int:
         """How many CPUs."""
+        return {"dedicated": 1, "dedicated:2": 2}.get(self.placement(guest, whole=True), 0)
+
+    def placement(self, guest: Guest, whole: bool = False) -> str:
+        """The first one that the policy in force has for it, or the word of it."""
         rules = POLICIES[self.policy_name].items()
-        placement = next((each for pattern, each in rules if fnmatchcase(guest.name, pattern)), "").split()[:1]
-        return {"dedicated": 1, "dedicated:2": 2}.get("".join(placement), 0)
+        placements = next((each for pattern, each in rules if fnmatchcase(guest.name, pattern)), "keep")
+        return placements.split()[0] if whole else placements.split()[0].partition(":")[0]
+
+    def _succeeded(self, guest: Guest) -> bool:
+        """Whether the last decision for the guest came to something, as the audit trail has it."""
+        with (self.root / "var/log/emupin/audit.jsonl").open("rb") as file:
+            file.seek(max(0, file.seek(0, os.SEEK_END) - 200_000))
+            lines = [line for line in file if guest.uuid.encode() in line.partition(b'"facts"')[0]]
+        return bool(lines) and json.loads(lines[-1])["outcome"] not in ("failed", "refused")
 
     def _forget_who_was_alone(self) -> None:
         for guest in self.guests:
             together = frozenset().union(*(thread.cpus for thread in guest.emulators.values()))
             if len(together) != self.dedicates(guest) or not together <= self.pool:
-                guest.given.clear()
-                for thread in guest.emulators.values():
-                    thread.alone = False
+                guest.share()
 
     # -- the oracle ----------------------------------------------------------------------------------------------------
 
