@@ -289,21 +289,26 @@ class World:
             raise ViolationError(
                 f"{what} of {guest.name} ended with status {status}: {(self.root / 'crash').read_text()}"
             )
-        self._take_over(log.read_text())
+        self._take_over(log.read_text(), what.startswith("record"))
         for each in self.guests if what == "apply" else [guest]:
             if each.alone and (killed or self._succeeded(each)) and self.placement(each) in ("pool", "cpus", "vcpu"):
                 each.share()
         self.check()
         return None if killed else output.read_bytes()
 
-    def _take_over(self, log: str) -> None:
-        """What the process did to threads and definitions, and what it left behind to be recorded."""
+    def _take_over(self, log: str, records: bool) -> None:
+        """What the process did to threads and definitions, and what it left behind to be recorded.
+
+        Who only records decides nothing: a guest has alone what it was given before.
+        """
         for line in log.splitlines():
             kind, *words = json.loads(line)
             if kind == "thread":
                 tid, cpus, dedicates = words
                 guest = next(each for each in self.guests if tid in each.threads)
                 alone = dedicates and len(cpus) == dedicates and set(cpus) <= self.pool
+                if records:
+                    alone = guest.given.keys() >= set(cpus)
                 guest.put(tid, frozenset(cpus), alone, self.now)
             elif kind == "order":
                 self.orders.append(words[0])
