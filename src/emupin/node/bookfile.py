@@ -1,12 +1,20 @@
-"""The ledger's file, `/run/emupin/claims`: what a Book holds, in lines that every version of emupin reads.
+"""The ledger's files: what a Book holds.
 
-It outlives what wrote it: an upgrade, another Python, a command line beside the hook. The first line names the
-format's version, the last one the number of lines, and each begins with its kind. Kinds and trailing words that a
-version does not know, it passes over. CPU sets are hexadecimal masks.
+`/run/emupin/claims` has what nothing else on the host tells, in lines that every version of emupin reads: it outlives
+what wrote it, an upgrade, another Python, a command line beside the hook. The first line names the format's version,
+the last one the number of lines, and each begins with its kind. Kinds and trailing words that a version does not know,
+it passes over. CPU sets are hexadecimal masks.
+
+`/run/emupin/guests` is a cache of what the status files and the threads of the running guests said. It is this Python's
+alone, and worth nothing without the claims.
 """
 
 from __future__ import annotations
 
+import marshal
+import sys
+
+from emupin import __version__
 from emupin.base.files import RUN, read_bytes, replace_file
 from emupin.base.mask import from_mask
 from emupin.base.system import os
@@ -14,27 +22,27 @@ from emupin.node.book import Book, Claim, Start
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from emupin.node.book import Record
 
     Cpus = frozenset[int]
 
-FILE = f"{RUN}/claims"
+FILE, CACHE = f"{RUN}/claims", f"{RUN}/guests"
+WRITER = (__version__, sys.hexversion)
 HEAD = "emupin-claims 2"
 """The first line. Version 1, of emupin 0.1, began with a digest of the rest, which was what `marshal` makes."""
 
 QUOTED = {"%": "%25", " ": "%20", "\n": "%0a"}
-"""Characters of a file name that mean something here."""
+"""Characters of a guest's name that mean something here."""
 
 
 class Written:
-    """The file as it was read: what has not changed since need not be spelt anew."""
+    """What the files hold: what has not changed since need not be written."""
 
-    def __init__(self, data: bytes = b"") -> None:
+    def __init__(self, data: bytes = b"", records: Mapping[str, Record] | None = None) -> None:
         self.data = data
-        self.lines: dict[str, tuple[Record, str]] = {}
-        """Those of running guests, by status file, each with what it was read as."""
+        self.records = records or {}
 
 
 def load(root: str, book: Book) -> Written:
@@ -43,13 +51,26 @@ def load(root: str, book: Book) -> Written:
         data = read_bytes(root + FILE)
     except OSError:
         return Written()
+    boot = _boot(root)
     if data.startswith(HEAD.encode() + b"\n"):
-        return _read(data, _boot(root), book)
+        if not _read(data, boot, book):
+            return Written()
+        book.records = _cached(root, boot)
+        return Written(data, book.records)
     if not data.startswith(b"emupin-"):  # A later version's.
         from emupin.node import oldbook
 
-        oldbook.read(data, _boot(root), book)
+        oldbook.read(data, boot, book)
     return Written()
+
+
+def _cached(root: str, boot: str) -> dict[str, Record]:
+    """The running guests as they were last time, where this emupin under this Python wrote them down."""
+    try:
+        writer, cached_boot, records = marshal.loads(read_bytes(root + CACHE))
+    except (OSError, EOFError, ValueError, TypeError):  # Torn, or another interpreter's.
+        return {}
+    return dict(records) if (writer, cached_boot) == (WRITER, boot) else {}
 
 
 def promised(root: str, uuid: str) -> Cpus | None:
@@ -65,18 +86,21 @@ def promised(root: str, uuid: str) -> Cpus | None:
 
 
 def save(root: str, book: Book, written: Written) -> None:
-    """Write the file, unless it was `written` like that before. Raises OSError."""
-    lines = _lines(book, _boot(root), written)
+    """Write what has changed. Raises OSError.
+
+    The claims first: a guest that is known, and whose claim is not, would never be adopted.
+    """
+    boot = _boot(root)
+    lines = _lines(book, boot)
     data = os.fsencode("\n".join([*lines, f"end {len(lines)}\n"]))
     if data != written.data:
         replace_file(root + FILE, data, durable=False)
+    if book.records != written.records:
+        replace_file(root + CACHE, marshal.dumps((WRITER, boot, book.records)), durable=False)
 
 
-def _lines(book: Book, boot: str, written: Written) -> list[str]:
+def _lines(book: Book, boot: str) -> list[str]:
     lines = [HEAD, f"boot {boot}"]
-    for name, record in book.records.items():
-        known = written.lines.get(name)
-        lines.append(known[1] if known and known[0] is record else _run(name, record))
     for uuid, claim in book.claims.items():
         cpus, former, alone = claim.cpus, claim.former, claim.former_alone
         apart = f"{claim.vhost:x} {claim.vhost_dedicated:d}"
@@ -88,40 +112,21 @@ def _lines(book: Book, boot: str, written: Written) -> list[str]:
     return lines
 
 
-def _run(name: str, record: Record) -> str:
-    uuid, (time, inode, size), pid, vcpus, iothreads, recorded, seen, floats = record
-    threads = f"{_masks(vcpus)} {iothreads:x} {recorded:x} {seen:x} {floats:d}"
-    return f"run {_quoted(name)} {_quoted(uuid)} {time} {inode} {size} {pid} {threads}"
-
-
-def _read(data: bytes, boot: str, book: Book) -> Written:
-    """Nothing, too, where the file has no end, or is whole and yet not written by emupin."""
-    written, lines = Written(data), os.fsdecode(data).split("\n")
+def _read(data: bytes, boot: str, book: Book) -> bool:
+    """Whether it could be: not where the file has no end, or is whole and yet not written by emupin."""
+    lines = os.fsdecode(data).split("\n")
     if lines[1] != f"boot {boot}" or lines[-2:] != [f"end {len(lines) - 2}", ""]:
-        return Written()
+        return False
     try:
         for line in lines:
-            words = line.split(" ")
-            if words[0] == "run":
-                name, record = _parsed_run(words)
-                book.records[name], written.lines[name] = record, (record, line)
-            elif words[0] in _TAKE:
-                _TAKE[words[0]](book, words[1:])
+            kind, *words = line.split(" ")
+            if kind in _TAKE:
+                _TAKE[kind](book, words)
     except ValueError:
-        for part in (book.records, book.claims, book.starting, book.history):
+        for part in (book.claims, book.starting, book.history):
             part.clear()
-        return Written()
-    return written
-
-
-def _parsed_run(words: list[str]) -> tuple[str, Record]:
-    _, name, uuid, time, inode, size, pid, pins, iothreads, recorded, seen, floats, *_ = words
-    stamp = int(time), int(inode), int(size)
-    vcpus = _parsed(pins) if "," in pins or pins == "-" else (int(pins, 16),)
-    masks = int(iothreads, 16), int(recorded, 16), int(seen, 16)
-    if "%" in name or "%" in uuid:
-        name, uuid = _unquoted(name), _unquoted(uuid)
-    return name, (uuid, stamp, int(pid), vcpus, *masks, floats == "1")
+        return False
+    return True
 
 
 def _take_claim(book: Book, words: list[str]) -> None:
