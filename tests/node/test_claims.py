@@ -283,6 +283,39 @@ def test_a_worker_that_a_hand_has_moved_is_found_before_a_cpu_is_given_alone(hos
     assert placed(host, C) == "67"
 
 
+def of_another_python(path: Path) -> None:
+    """As an upgrade of emupin, or a command line under another Python, finds it."""
+    (_, hexversion), boot, records = marshal.loads(path.read_bytes())
+    changed = {name: (THIRD, *record[1:]) for name, record in records.items()}
+    path.write_bytes(marshal.dumps((("0.0.9", hexversion), boot, changed)))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [Path.unlink, lambda path: path.write_bytes(path.read_bytes()[:-9]), unreadable, of_another_python],
+    ids=["missing", "torn", "unreadable", "another Python's"],
+)
+def test_the_cache_of_running_guests_may_be_lost_and_no_claim_with_it(
+    host: Host, change: Callable[[Path], object]
+) -> None:
+    """What was promised to A is in the claims alone: libvirt has recorded nothing, and no process is to be seen."""
+    assert placed(host, A) == "64"
+    run(host, A)
+    assert placed(host, B) == "65"
+    change(host.root / "run/emupin/guests")
+    assert placed(host, C) == "66"
+    assert held(host).dedicated[64] == UUID
+    assert set(held(host).vcpus.values()) == {UUID, ANOTHER, THIRD}
+
+
+def test_the_cache_of_running_guests_is_worth_nothing_without_the_claims(host: Host) -> None:
+    """Known guests are not adopted: all must be new."""
+    path = two_running(host)
+    assert placed(host, C) == "66"
+    path.unlink()
+    assert claims(host)[UUID] == (frozenset((64,)), True)
+
+
 def test_odd_names_survive_the_file(host: Host) -> None:
     for name in ("a b", "50%20", "x\ny", "ü"):
         run(host, replace(A, name=name), "64")
