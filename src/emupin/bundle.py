@@ -1,23 +1,26 @@
 """The hook's modules from one file: to find and open forty of them would cost a third of what a call may.
 
 The files, `run/emupin/modules-OPERATION`, are a cache like the compiled policy beside them, each with just what its
-operation needs. A call that had to look for modules in the library leaves their code there for the next one. Code
-counts only as long as its source is the very same file and unchanged, which one `stat` tells; anything else is looked
-for where Python looks.
+operation needs. A call that had to look for modules in the library leaves their code there for later ones. Code counts
+only as long as its source is the very same file and unchanged, which one `stat` tells; anything else is looked for
+where Python looks.
+
+Python's own machinery takes as long to import a module as the module takes. So what a usual call needs is loaded ahead
+of it, module by module, in the order in which an earlier call was done with them: each finds loaded what it imports. A
+usual call is one that found all it needed in the file; the first of them says what is needed.
 """
 
-from __future__ import annotations
-
+# Without `from __future__ import annotations`: that module, too, comes from the file.
 import gc
 import marshal
 import sys
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Sequence
     from importlib.machinery import ModuleSpec
     from os import environb, geteuid, stat
-    from types import CodeType, ModuleType
+    from types import CodeType
+    from types import ModuleType as Module
 
     Stamp = tuple[int, ...]
     Kept = tuple[str, bool, Stamp, CodeType]
@@ -27,6 +30,7 @@ else:
     from posix import geteuid, stat  # `os` costs more, and is in the way of `import` anyhow.
 
     ModuleSpec = type(sys.__spec__)
+    Module = type(sys)
 
 PLACE = "/run/emupin/modules-"
 SELDOM = "emupin.grammar"
@@ -39,49 +43,67 @@ WRITABLE_BY_OTHERS = 0o022
 
 
 class Bundle:
-    """Finds and loads modules for `import`, ahead of Python's own ways."""
+    """Loads modules ahead of Python's own ways, and what is needed now and then when `import` asks for it."""
 
     def __init__(self, root: str, operation: str) -> None:
         self.path = root + PLACE + operation
-        self.kept = _read(self.path)
+        self.usual, self.others = _read(self.path)
+        self.loaded: dict[str, Kept] = {}
 
-    def find_spec(self, name: str, _path: Sequence[str] | None, _target: ModuleType | None = None) -> ModuleSpec | None:
+    def load_usual(self) -> None:
+        """Load what every call needs."""
+        for name, kept in self.usual.items():
+            if name not in sys.modules and _is_unchanged(kept):
+                spec = self._spec(name, kept)
+                module = sys.modules[name] = Module(name)
+                module.__spec__, module.__loader__, module.__package__ = spec, self, spec.parent  # type: ignore[assignment]
+                if spec.submodule_search_locations is not None:
+                    module.__path__ = spec.submodule_search_locations
+                self.exec_module(module)
+                package, _, last = name.rpartition(".")
+                if package:
+                    setattr(sys.modules[package], last, module)
+
+    def find_spec(self, name: str, _path: object = None, _target: object = None) -> "ModuleSpec | None":
         """None where the module as it is now is not in the file."""
-        if name not in self.kept:
-            return None
-        source, is_package, stamp, _ = self.kept[name]
-        if not stamp or _stamp(source) != stamp:
-            return None
-        spec = ModuleSpec(name, self, origin=source, is_package=is_package)  # type: ignore[arg-type]
-        if spec.submodule_search_locations is not None:
-            spec.submodule_search_locations.append(source.rpartition("/")[0])
-        return spec
+        kept = self.others.get(name)
+        return self._spec(name, kept) if kept and _is_unchanged(kept) else None
 
-    def create_module(self, _spec: ModuleSpec) -> None:
+    def create_module(self, _spec: "ModuleSpec") -> None:
         """A module of the usual type will do."""
 
-    def exec_module(self, module: ModuleType) -> None:
-        module.__file__, _, _, code = self.kept[module.__name__]
+    def exec_module(self, module: "Module") -> None:
+        """Run its code."""
+        name = module.__name__
+        self.loaded[name] = kept = self.usual.get(name) or self.others[name]
+        module.__file__, _, _, code = kept
         exec(code, module.__dict__)
 
     def keep(self) -> None:
-        """Leave the modules that Python had to look for to the next call. Raises OSError."""
-        own = [name for name in sys.modules if name.startswith("emupin.") and not name.startswith(SELDOM)]
-        specs = [sys.modules[name].__spec__ for name in own]
-        found = [spec for spec in specs if spec and spec.name != __name__ and not isinstance(spec.loader, Bundle)]
-        if not found:
+        """Leave the modules that Python had to look for to later calls. Raises OSError."""
+        found = [module.__spec__ for name, module in sys.modules.items() if _is_ours(name) and name not in self.loaded]
+        if not found and self.usual:
             return
         import os
 
         from emupin.base.files import make_private_folder, replace_file
 
+        usual = {name: kept for name, kept in self.usual.items() if name in self.loaded}
+        others = {**self.others, **{spec.name: _entry(spec) for spec in found if spec}}
+        if not found:
+            usual = {name: others.pop(name) for name in sys.modules if name in self.loaded}
         make_private_folder(os.path.dirname(self.path))
-        kept = {name: one for name, one in self.kept.items() if _stamp(one[0]) == one[2]}
-        kept.update({spec.name: _entry(spec) for spec in found})
-        replace_file(self.path, marshal.dumps((FORMAT, kept)), durable=False)
+        replace_file(self.path, marshal.dumps((FORMAT, usual, others)), durable=False)
+
+    def _spec(self, name: str, kept: "Kept") -> "ModuleSpec":
+        source, is_package, _, _ = kept
+        spec = ModuleSpec(name, self, origin=source, is_package=is_package)  # type: ignore[arg-type]
+        if spec.submodule_search_locations is not None:
+            spec.submodule_search_locations.append(source.rpartition("/")[0])
+        return spec
 
 
-_bundle: Bundle | None = None
+_bundle: "Bundle | None" = None
 
 
 def use(operation: str) -> None:
@@ -90,10 +112,11 @@ def use(operation: str) -> None:
     gc.disable()  # A process of some milliseconds leaves nothing to collect.
     _bundle = Bundle(environb.get(b"EMUPIN_ROOT", b"").rstrip(b"/").decode(errors="surrogateescape"), operation)
     sys.meta_path.insert(0, _bundle)
+    _bundle.load_usual()
 
 
 def keep() -> None:
-    """Leave to the next call what this one had to look for, if it uses the file. A cache: failing to is no trouble."""
+    """Leave to later calls what this one had to look for, if it uses the file. A cache: failing to is no trouble."""
     try:
         if _bundle:
             _bundle.keep()
@@ -101,15 +124,26 @@ def keep() -> None:
         return
 
 
-def _entry(spec: ModuleSpec) -> Kept:
-    """Raises OSError."""
+def _is_ours(name: str) -> bool:
+    """Whether the file is to have the module."""
+    return name == "__future__" or (name.startswith("emupin.") and name != __name__ and not name.startswith(SELDOM))
+
+
+def _is_unchanged(kept: "Kept") -> bool:
+    source, _, stamp, _ = kept
+    return bool(stamp) and _stamp(source) == stamp
+
+
+def _entry(spec: "ModuleSpec") -> "Kept":
+    """The module without docstrings, a tenth of its code, which nobody reads here. Raises OSError."""
     source = spec.origin or ""
     stamp = _stamp(source)
-    code = spec.loader.get_code(spec.name)  # type: ignore[union-attr]
+    text = spec.loader.get_data(source)  # type: ignore[union-attr]
+    code = compile(text, source, "exec", dont_inherit=True, optimize=2)
     return source, spec.submodule_search_locations is not None, stamp, code
 
 
-def _stamp(path: str) -> Stamp:
+def _stamp(path: str) -> "Stamp":
     """What changes whenever a file does, `st_ctime` even where its times were set; empty where there is none."""
     try:
         status = stat(path)
@@ -118,15 +152,18 @@ def _stamp(path: str) -> Stamp:
     return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns
 
 
-def _read(path: str) -> dict[str, Kept]:
-    """What the file has; nothing where it is missing, torn, another interpreter's, or others could have written it."""
+def _read(path: str) -> "tuple[dict[str, Kept], dict[str, Kept]]":
+    """What a usual call needs, and the rest.
+
+    Nothing where the file is missing, torn, another interpreter's, or others could have written it.
+    """
     try:
         for place in (path.rpartition("/")[0], path):
             status = stat(place)
             if status.st_uid not in (0, geteuid()) or status.st_mode & WRITABLE_BY_OTHERS:
-                return {}
+                return {}, {}
         with open(path, "rb", buffering=0) as file:
-            written_by, kept = marshal.loads(file.read() or b"")
+            written_by, usual, others = marshal.loads(file.read() or b"")
     except (OSError, EOFError, ValueError, TypeError):
-        return {}
-    return kept if written_by == FORMAT else {}
+        return {}, {}
+    return (usual, others) if written_by == FORMAT else ({}, {})
