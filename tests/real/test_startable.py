@@ -47,6 +47,20 @@ def test_under_refuse_the_error_that_reaches_virsh_names_the_cure(host: PrivateH
     host.virsh("start", guest.uuid)
 
 
+def test_apply_takes_an_impossible_pin_out_of_a_guest_that_has_no_place_now(host: PrivateHost) -> None:
+    """Without its pin the guest starts, as it would without emupin."""
+    host.install(policy(f"cpus:{ABSENT}"))
+    guest = Guest("nfv-1", emulatorpin=str(ABSENT))
+    define(host, guest)
+    assert host.run(EMUPIN, "apply", "--all", check=False).returncode == 1
+    done = host.run(EMUPIN, "apply", "--all", "--yes")
+    assert "nfv-1: fixed, shut off\n  - rule " in done.stdout
+    assert pin_on_disk(host, guest) is None
+    assert outcomes(host, guest) == [("apply", "rewritten"), ("record", "recorded")]
+    assert host.run(EMUPIN, "apply", "--all").returncode == 0
+    host.virsh("start", guest.uuid)
+
+
 def test_the_partition_is_narrowed_between_two_starts(host: PrivateHost) -> None:
     """`cpus:1` is recorded, then CPU 1 leaves the partition: the next start fails, the one after it does not."""
     first, second = CPUS[:2]

@@ -30,7 +30,9 @@ EPILOG = """\
 Without --yes nothing is changed: the lines of <cputune> that would change in libvirt's live and persistent XML are
 shown, and the threads that would move. With --yes the threads are moved first, as the hook does it, then libvirt is
 asked to change its XML. A guest that is shut off has its persistent XML changed, where the policy says
-`persist: true`: its next start has the pin at once. Guests that no rule takes, or that a rule keeps, are left alone.
+`persist: true`: its next start has the pin at once. One that cannot be placed now is a warning: its next start decides
+again, and a pin that libvirt could not start it with is taken out. Guests that no rule takes, or that a rule keeps, are
+left alone.
 
 The hook goes on with the installed policy, whatever --policy says here.
 
@@ -93,11 +95,13 @@ def _run(args: argparse.Namespace, context: Context, names: Sequence[str]) -> in
     for problem in context.problems:
         streams.say(problem)
     means = Means(os.sched_setaffinity, functools.partial(_record, context.policy)) if args.yes else None
-    results = []
+    results: list[Result] = []
+    said: dict[str, str] = {}
     for result in applying.apply(context, names, means):
         results.append(result)
         if not args.json and not (args.drift and result.state in (IN_LINE, LEFT_ALONE, ENDED)):
-            streams.put("".join(f"{line}\n" for line in lines(result, args.yes)).encode("utf-8", "surrogateescape"))
+            text = "".join(f"{line}\n" for line in lines(result, args.yes, said))
+            streams.put(text.encode("utf-8", "surrogateescape"))
             if result.error:
                 streams.say(f"{result.name}: {result.error}")
     if args.json:

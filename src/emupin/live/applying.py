@@ -15,6 +15,7 @@ from emupin.base import cpuset
 from emupin.base.errors import EmupinError, HostError
 from emupin.base.files import DEFINITIONS
 from emupin.base.log import log
+from emupin.engine.definition import settle
 from emupin.guest import splice
 from emupin.guest.threads import check_process
 from emupin.live import facts
@@ -39,10 +40,10 @@ if TYPE_CHECKING:
 
     Cpus = frozenset[int]
 
-IN_LINE, OUT_OF_LINE, MENDED, LEFT_ALONE, ENDED, FAILED = (
-    "in sync", "drifted", "fixed", "left alone", "ended", "failed",
+IN_LINE, OUT_OF_LINE, MENDED, LEFT_ALONE, NOT_NOW, ENDED, FAILED = (
+    "in sync", "drifted", "fixed", "left alone", "cannot be placed now", "ended", "failed",
 )  # fmt: skip
-"""What becomes of a guest."""
+"""What becomes of a guest. NOT_NOW is for one that is shut off: it holds no CPU, and its next start decides again."""
 
 ROUNDS = 3
 """The hook, or somebody with `virsh`, may change a guest at the same time: how often to begin anew."""
@@ -96,20 +97,31 @@ def _one(context: Context, name: str, read: Callable[[], Facts], means: Means | 
     try:
         around = read()
         seen = look(context, name, around)
-        done.warnings = seen.plan.warnings
+        done.warnings = seen.plan.warnings + _no_place(seen)
         if not seen.ours or (context.drift_only and _keeps_drift(context.policy, seen.plan.rule)):
             return Result(name, LEFT_ALONE, seen, done)
         if means is None:
             expect(around, seen)
-            if seen.plan.failed:
+            if seen.plan.failed and seen.running:
                 raise EmupinError("", seen.plan.reason, "change its pins or the policy")
         else:
             mend(context, name, read, means, done)
     except EmupinError as error:
         return Result(name, FAILED if _is_there(context.root, name) else ENDED, seen, done, str(error))
-    if means is None:
-        return Result(name, OUT_OF_LINE if seen.drifts else IN_LINE, seen, done)
-    return Result(name, MENDED if seen.drifts or done.moved or done.recorded else IN_LINE, seen, done)
+    return Result(name, _state(seen, done, means is None), seen, done)
+
+
+def _state(seen: Look, done: Done, is_dry: bool) -> str:
+    if seen.drifts or done.moved or done.recorded:
+        return OUT_OF_LINE if is_dry else MENDED
+    return NOT_NOW if seen.plan.failed else IN_LINE
+
+
+def _no_place(seen: Look) -> tuple[str, ...]:
+    """A warning of a guest that is shut off and has no place now."""
+    if seen.running or not seen.plan.failed:
+        return ()
+    return (f"{seen.plan.reason}; its next start decides again",)
 
 
 def _keeps_drift(policy: Policy, name: str | None) -> bool:
@@ -133,7 +145,7 @@ def mend(context: Context, name: str, read_facts: Callable[[], Facts], means: Me
         _mend_once(context, name, seen, means, done)
         seen = look(context, name, read_facts())
         drifts = [each for each in seen.drifts if each.tid not in done.left]
-        if not drifts and not seen.plan.failed:
+        if not drifts and not (seen.running and seen.plan.failed):
             done.warnings += tuple(done.left.values())
             return seen
     left = "; ".join(f"{each.what} on {cpuset.format(each.found or ()) or 'nothing'}" for each in drifts)
@@ -155,7 +167,7 @@ def _mend_once(context: Context, name: str, seen: Look, means: Means, done: Done
             decision = _decide_shut_off(context, name, read_file(path))
             _audit_rewritten(context, decision)
             order = _order_for_shut_off(decision)
-        done.warnings = decision.warnings
+        done.warnings = decision.warnings + _no_place(seen)
     except EmupinError as error:
         _report(context.root, name, decision, error)
         raise
@@ -180,16 +192,16 @@ def _is_unrecorded(seen: Look, order: Order) -> bool:
     return not (pinned and as_seen) or (order.persist and seen.persistence == UNKNOWN)
 
 
-def _decide(context: Context, name: str, data: bytes, tentative: bool = False) -> Decision:
-    decision = decide(context.root, context.policy, data, f"domain XML of {name}", context.problems, tentative)
+def _decide(context: Context, name: str, data: bytes) -> Decision:
+    decision = decide(context.root, context.policy, data, f"domain XML of {name}", context.problems)
     if decision.plan.failed:
         raise HostError(f"guest {name}", decision.plan.reason, "change its pins or the policy")
     return decision
 
 
 def _decide_shut_off(context: Context, name: str, data: bytes) -> Decision:
-    """The same, but a guest that does not run holds no CPU: what its next start gets is decided then."""
-    return _decide(context, name, data, tentative=True)
+    """A guest that does not run holds no CPU, and need not get one: its next start decides."""
+    return decide(context.root, context.policy, data, f"domain XML of {name}", context.problems, tentative=True)
 
 
 def _order_for_shut_off(decision: Decision) -> Order:
@@ -215,14 +227,12 @@ def _enforce(context: Context, decision: Decision, status: Status, means: Means,
 
 
 def _audit_rewritten(context: Context, decision: Decision) -> None:
-    cpus = decision.plan.cpus
-    if cpus is None:
-        return
-    changes = (
-        splice.edits(decision.data, decision.guest, cpus, decision.plan.iothreads)
-        if decision.plan.persist and not decision.plan.unstartable
-        else []
-    )
+    data, guest, changes = decision.data, decision.guest, []
+    settled = settle(guest, decision.plan, decision.host)
+    if settled.plan.persist and settled.pin is not None:
+        changes = splice.edits(data, guest, settled.pin, settled.plan.iothreads)
+    elif settled.plan.persist and settled.obstacle:
+        changes = splice.removal(data, guest, settled.removed)
     _put(context.root, entries.entry("apply", "rewritten" if changes else "unchanged", decision, changes))
 
 

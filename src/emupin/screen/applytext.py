@@ -6,7 +6,7 @@ import textwrap
 from typing import TYPE_CHECKING
 
 from emupin.base import cpuset
-from emupin.live.applying import ENDED, FAILED, IN_LINE, LEFT_ALONE, MENDED, OUT_OF_LINE
+from emupin.live.applying import ENDED, FAILED, IN_LINE, LEFT_ALONE, MENDED, NOT_NOW, OUT_OF_LINE
 from emupin.live.drift import CGROUP, THREAD, UNKNOWN
 
 if TYPE_CHECKING:
@@ -16,14 +16,14 @@ if TYPE_CHECKING:
     from emupin.live.applying import Result
 
 
-def lines(result: Result, applied: bool) -> Iterator[str]:
+def lines(result: Result, applied: bool, said: dict[str, str]) -> Iterator[str]:
+    """What to print; `said` are the warnings that were printed before, each with the guest that it was printed for."""
     seen = result.seen
     if seen is None:
         yield f"{result.name}: {result.state}"
         return
     yield f"{result.name}: {_summary(result, seen)}"
-    for warning in result.done.warnings:
-        yield f"  - {warning}"
+    yield from _warnings(result, said)
     if applied:
         return
     for drift in seen.drifts:
@@ -35,6 +35,19 @@ def lines(result: Result, applied: bool) -> Iterator[str]:
         yield from (f"    {line[0]}{text}" for line, text in zip(diff, texts))
     if seen.running and seen.plan.persist and seen.persistence == UNKNOWN:
         yield "  persistent XML: not known here; libvirt is asked with --yes"
+
+
+def _warnings(result: Result, said: dict[str, str]) -> Iterator[str]:
+    """One line each; one conflict may be that of many guests, and is told once."""
+    again: dict[str, int] = {}
+    for warning in result.done.warnings:
+        first = said.setdefault(warning, result.name)
+        if first == result.name:
+            yield f"  - {warning}"
+        else:
+            again[first] = again.get(first, 0) + 1
+    for first, number in again.items():
+        yield f"  - the same {'warning' if number == 1 else f'{number} warnings'} as {first}"
 
 
 def _summary(result: Result, seen: Look) -> str:
@@ -69,7 +82,7 @@ def count(results: Sequence[Result], state: str) -> int:
 
 
 def total(results: Sequence[Result]) -> str:
-    states = (MENDED, OUT_OF_LINE, IN_LINE, LEFT_ALONE, ENDED, FAILED)
+    states = (MENDED, OUT_OF_LINE, IN_LINE, LEFT_ALONE, NOT_NOW, ENDED, FAILED)
     counts = [f"{number} {state}" for state in states if (number := count(results, state))]
     return f"{len(results)} guest{'' if len(results) == 1 else 's'}" + (": " + ", ".join(counts) if counts else "")
 
