@@ -15,6 +15,8 @@ from emupin import __version__
 from emupin.cli import COMMANDS
 from emupin.grammar.policyfile import compile_policy
 from emupin.grammar.schema import KEYS
+from emupin.live.prometheus import LASTING, render
+from emupin.live.survey import Survey
 
 PACKAGING = Path(__file__).parents[2] / "packaging"
 POLICY_PAGE = PACKAGING / "man/emupin-policy.5"
@@ -44,6 +46,16 @@ def test_every_command_is_in_the_manual_with_its_options_and_statuses(manual: Pa
         assert re.search(rf"^ +emupin {command}\b", text, re.MULTILINE), command
     for option in ("--in-place", "--prometheus", "--against OLD", "--head HASH"):
         assert option in text.replace("\N{HYPHEN}", "-")
+
+
+def test_the_manual_tells_of_every_metric(manual: Path) -> None:
+    told, heads = shown(manual), render(Survey(())).decode().splitlines()
+    names = [line.split()[2] for line in heads if line.startswith("# TYPE")]
+    assert len(names) > 20
+    for name in names:
+        group = next((f"emupin_{word}_" for word in LASTING if name.startswith(f"emupin_{word}_")), "")
+        assert group + "counter" * bool(group) in told, name
+        assert name[len(group) :] in told, name
 
 
 def test_the_manual_is_plain_ascii_and_does_not_depend_on_the_terminal(manual: Path) -> None:

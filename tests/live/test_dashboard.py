@@ -117,8 +117,3 @@ def test_panels_have_their_own_ids_and_places(dashboard: dict[str, Any]) -> None
         assert not cells & taken, panel["title"]
         taken |= cells
     assert {"title", "uid", "schemaVersion", "panels", "templating", "time"} <= dashboard.keys()
-
-
-def test_vcpu_metrics_have_no_label_that_changes_with_a_restart(exported: dict[str, set[str]]) -> None:
-    for name in ("emupin_vcpu_involuntary_switches_total", "emupin_vcpu_wait_seconds_total"):
-        assert exported[name] == {"guest", "uuid", "vcpu"}

@@ -1,4 +1,9 @@
-"""A survey in Prometheus' text exposition format, for node_exporter's textfile collector."""
+"""A survey in Prometheus' text exposition format, for node_exporter's textfile collector.
+
+No label names a thread or a process: those change with each start, and a series for each would be kept for ever.
+Counters are of threads that live as long as their guest or device. A sum over block workers, which come and go, would
+fall when one ends, and be taken for a counter that began anew.
+"""
 
 from __future__ import annotations
 
@@ -7,35 +12,40 @@ from typing import TYPE_CHECKING
 
 from emupin.base.errors import HostError
 from emupin.base.files import write_all
-from emupin.guest.threads import VCPU
+from emupin.guest.threads import IOTHREAD, VCPU, VHOST
 from emupin.live.drift import CGROUP, LIVE, PERSISTENT, THREAD
+from emupin.live.observe import KINDS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from emupin.live.drift import Placed
+    from emupin.guest.threads import Thread
     from emupin.live.observe import Counters, Observed
     from emupin.live.survey import Survey
 
 MODE = 0o644
 
 COUNTERS: tuple[tuple[str, str, Callable[[Counters], float | None]], ...] = (
-    ("voluntary_switches_total", "Voluntary context switches.", lambda each: each.voluntary),
-    ("involuntary_switches_total", "Involuntary context switches.", lambda each: each.involuntary),
-    ("migrations_total", "Moves from one CPU to another.", lambda each: each.migrations),
-    ("run_seconds_total", "Time on a CPU.", lambda each: None if each.run is None else each.run / 1e9),
-    ("wait_seconds_total", "Time ready to run, and not running.",
+    ("voluntary_switches_total", "Voluntary context switches", lambda each: each.voluntary),
+    ("involuntary_switches_total", "Involuntary context switches", lambda each: each.involuntary),
+    ("migrations_total", "Moves from one CPU to another", lambda each: each.migrations),
+    ("run_seconds_total", "Time on a CPU", lambda each: None if each.run is None else each.run / 1e9),
+    ("wait_seconds_total", "Time ready to run, and not running",
      lambda each: None if each.wait is None else each.wait / 1e9),
 )  # fmt: skip
 
-
-VCPU_COUNTERS = tuple(each for each in COUNTERS if each[0] in ("involuntary_switches_total", "wait_seconds_total"))
-"""What shows on a fleet's dashboards when emulator threads stop to take vCPUs' CPUs; without ids that change."""
+LASTING = {
+    "main_loop": "QEMU's main loop",
+    IOTHREAD: "an iothread",
+    VHOST: "the vhost workers together",
+    VCPU: "a vCPU",
+}
+"""Whose counters are exported, by the word in a metric's name."""
 
 
 def render(survey: Survey) -> bytes:
     """All metrics; a label's value that is not UTF-8 has `?` for what is not."""
-    lines = [*_totals(survey), *_guests(survey), *_vcpus(survey), *_threads(survey)]
+    lines = [*_totals(survey), *_guests(survey), *_kinds(survey), *_counters(survey)]
     return "".join(f"{line}\n" for line in lines).encode("utf-8", "replace")
 
 
@@ -62,49 +72,55 @@ def _guests(survey: Survey) -> Iterator[str]:
             yield _sample("emupin_guest_drifts", _guest(each) + _labels(where=where), places.count(where))
 
 
-def _vcpus(survey: Survey) -> Iterator[str]:
-    vcpus = [
-        (_guest(guest) + _labels(vcpu=str(thread.number)), guest.counters[thread.tid])
+def _kinds(survey: Survey) -> Iterator[str]:
+    """How many threads of each kind there are, and how many of them are not where they belong."""
+    totals: dict[str, int] = {}
+    strays: dict[str, int] = {}
+    for guest in survey.guests:
+        for kind in KINDS:
+            placed = [each for each in guest.assessment.threads if each.thread.kind == kind]
+            labels = _guest(guest) + _labels(kind=kind)
+            totals[labels], strays[labels] = len(placed), sum(each.strays for each in placed)
+    yield from _family("emupin_threads", "gauge", "Threads of a kind.", totals)
+    yield from _family("emupin_threads_drifted", "gauge", "Threads that may run on other CPUs than planned.", strays)
+
+
+def _counters(survey: Survey) -> Iterator[str]:
+    threads = [
+        (which, _guest(guest) + _labels(**numbered), guest.counters[thread.tid])
         for guest in survey.guests
         for thread in guest.assessment.live.threads
-        if thread.kind == VCPU and thread.number is not None
+        for which, numbered in _lasting(thread, guest.assessment.live.status.pid)
     ]
-    for name, text, value in VCPU_COUNTERS:
-        yield from _head(f"emupin_vcpu_{name}", "counter", f"{text[:-1]}, of a vCPU's thread.")
-        for labels, counters in vcpus:
-            number = value(counters)
-            if number is not None:
-                yield _sample(f"emupin_vcpu_{name}", labels, number)
+    for word, whose in LASTING.items():
+        for name, text, value in COUNTERS:
+            sums: dict[str, float] = {}
+            for which, labels, counters in threads:
+                if which == word and (number := value(counters)) is not None:
+                    sums[labels] = sums.get(labels, 0) + number
+            yield from _family(f"emupin_{word}_{name}", "counter", f"{text}, of {whose}.", sums)
 
 
-def _threads(survey: Survey) -> Iterator[str]:
-    threads = [(labels + _thread(placed), placed, guest.counters[placed.thread.tid])
-               for guest in survey.guests for labels in (_guest(guest),)
-               for placed in guest.assessment.threads]  # fmt: skip
-    yield from _head("emupin_thread_drift", "gauge", "1 where a thread may run on other CPUs than planned.")
-    for labels, placed, _ in threads:
-        yield _sample("emupin_thread_drift", labels, int(placed.strays))
-    yield from _head("emupin_thread_last_cpu", "gauge", "The CPU that a thread runs on, or ran on last.")
-    for labels, _, counters in threads:
-        if counters.cpu is not None:
-            yield _sample("emupin_thread_last_cpu", labels, counters.cpu)
-    for name, text, value in COUNTERS:
-        yield from _head(f"emupin_thread_{name}", "counter", text)
-        for labels, _, counters in threads:
-            number = value(counters)
-            if number is not None:
-                yield _sample(f"emupin_thread_{name}", labels, number)
+def _lasting(thread: Thread, pid: int) -> Iterator[tuple[str, dict[str, str]]]:
+    """The word of LASTING for `thread` and the label that tells it from its like; nothing for other threads."""
+    if thread.tid == pid:
+        yield "main_loop", {}
+    elif thread.kind == VHOST:
+        yield VHOST, {}
+    elif thread.kind in (VCPU, IOTHREAD) and thread.number is not None:
+        yield thread.kind, {thread.kind: str(thread.number)}
+
+
+def _family(name: str, kind: str, text: str, samples: dict[str, float] | dict[str, int]) -> Iterator[str]:
+    """A metric with its head; `samples` by their labels."""
+    yield from _head(name, kind, text)
+    for labels, value in samples.items():
+        yield _sample(name, labels, value)
 
 
 def _guest(observed: Observed) -> str:
     guest = observed.assessment.guest
     return _labels(guest=guest.name, uuid=guest.uuid or "")
-
-
-def _thread(placed: Placed) -> str:
-    thread = placed.thread
-    number = "" if thread.number is None else str(thread.number)
-    return _labels(kind=thread.kind, number=number, thread=thread.name, tid=str(thread.tid))
 
 
 def _head(name: str, kind: str, text: str) -> tuple[str, str]:
