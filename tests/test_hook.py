@@ -125,6 +125,40 @@ def test_a_placement_that_cannot_be_is_trouble(host: Host) -> None:
     assert "cpus:3: vCPU 1 runs on CPU 3" in str(host.audit()[-1]["reason"])
 
 
+def reasons(host: Host, *operations: str) -> list[str]:
+    """What the trail gives as the reasons of calls that fail."""
+    for operation in operations:
+        assert host.call(operation, domain_xml()).status == 0
+    entries = host.audit()[-len(operations) :]
+    assert [(each["op"], each["outcome"]) for each in entries] == [(each, "failed") for each in operations]
+    return [str(each["reason"]) for each in entries]
+
+
+def test_one_failure_is_told_in_full_once_a_start(host: Host) -> None:
+    """Each step of a start decides anew, and fails alike."""
+    host.set_policy(POLICY.replace('["vcpu:0"]', IMPOSSIBLE))
+    full, short = "cpus:3: vCPU 1 runs on CPU 3", "guest nfv-1: the same failure as at {}, see the audit trail"
+    first, second = reasons(host, "prepare", "started")
+    assert (full in first, second) == (True, short.format("prepare"))
+    assert full in str(host.audit()[-1]["decided"]), "what was decided is with each entry"
+    assert reasons(host, "reconnect") == [short.format("prepare")]
+    host.call("release", domain_xml())
+    assert full in reasons(host, "prepare")[0], "another start"
+    assert full in reasons(host, "prepare")[0], "and one that nobody has released"
+    first, *others = reasons(host, "migrate", "prepare", "started")
+    assert (full in first, others) == (True, [short.format("migrate")] * 2)
+    host.set_policy(POLICY.replace('["vcpu:0"]', '["cpus:4"]'))
+    assert "cpus:4: vCPU 2 runs on CPU 4" in reasons(host, "started")[0], "another failure"
+
+
+def test_what_the_trail_could_not_take_is_told_in_full_again(host: Host) -> None:
+    host.set_policy(POLICY.replace('["vcpu:0"]', IMPOSSIBLE))
+    host.write("var/log/emupin", "not a folder")
+    host.call("prepare", domain_xml())
+    (host.root / "var/log/emupin").unlink()
+    assert "cpus:3: vCPU 1 runs on CPU 3" in reasons(host, "started")[0]
+
+
 @pytest.mark.parametrize("operation", ["prepare", "migrate", "restore", "started"])
 def test_trouble_refuses_a_start_where_the_policy_says_so(host: Host, operation: str) -> None:
     host.set_policy(REFUSE.replace('["vcpu:0"]', IMPOSSIBLE))

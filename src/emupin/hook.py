@@ -105,8 +105,10 @@ def serve(call: Call) -> bytes:
 
     source = f"domain XML of {call.name}"
     decision = _Progress.decision = decide(call.root, found.policy, _read_stdin(call), source, found.problems)
-    for warning in decision.warnings[len(found.problems) :]:
-        log(call.root, f"{call.name}: {warning}", trouble=True)
+    if warnings := decision.warnings[len(found.problems) :]:
+        from emupin.node import told
+
+        told.warn(call.root, call.name, call.operation, warnings)
     if decision.plan.rule is None:
         if decision.plan.warnings:
             _audit(call, decision, "unchanged")
@@ -127,7 +129,9 @@ def _act(call: Call, decision: Decision) -> bytes:
     changes = [] if _Progress.refuses else _impossible(call, decision)
     if not changes:
         raise failure
-    log(call.root, str(failure), trouble=True)
+    from emupin.node import told
+
+    told.warn(call.root, call.name, call.operation, (str(failure),))
     return _changed(call, decision, changes)
 
 
@@ -156,8 +160,9 @@ def _release(call: Call, policy: Policy | None) -> None:
     with Ledger(call.root, policy) as ledger:
         ledger.release(guest.uuid or "")
         ledger.save()
-    from emupin.node import postponed
+    from emupin.node import postponed, told
 
+    told.forget(call.root, call.name)
     if policy and guest.uuid and postponed.take(call.root, guest.uuid):
         from emupin import order
 
@@ -206,7 +211,8 @@ def _changed(call: Call, decision: Decision, changes: list[Edit]) -> bytes:
         return b""
     before, after = (cpuset.format(pin or ()) or "none" for pin in (decision.guest.emulatorpin, decision.plan.pin))
     done = f"emulatorpin {before} -> {after}" if rewritten else f"decided on {after}, the definition says {before}"
-    log(call.root, f"{call.name}: {call.operation}: {done}: {decision.plan.reason}")
+    why = "" if decision.plan.failed else f": {decision.plan.reason}"  # A failure has been told.
+    log(call.root, f"{call.name}: {call.operation}: {done}{why}")
     from emupin.guest.splice import apply
 
     return apply(decision.data, changes)
@@ -268,18 +274,19 @@ def _trouble(call: Call, message: str) -> int:
 
 def _report(call: Call, message: str) -> None:
     """The trouble in syslog and in the audit trail."""
+    from emupin.node import told
+
     patience = limit.end()
-    log(call.root, f"{call.operation}: {message}", trouble=True)
+    text = told.in_short(call.root, call.name, call.operation, message)
+    log(call.root, f"{call.operation}: {text}", trouble=True)
     outcome = "refused" if _Progress.refuses else "failed"
-    entry = entries.failure(call.operation, outcome, call.name, _Progress.decision, message)
+    entry = entries.failure(call.operation, outcome, call.name, _Progress.decision, text)
     if not _Progress.trail_fails:
         try:
             writer.append(call.root, entry, patience=patience)
+            told.note(call.root, call.name, call.operation, message)
         except HostError as error:
             log(call.root, f"{call.name}: {error}", trouble=True)
-
-
-# -- when nothing else helps ------------------------------------------------------------------------------------------
 
 
 def _report_bug(call: Call, kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:

@@ -33,7 +33,8 @@ def test_start_goes_on_and_tells(each_host: PrivateHost, placement: str) -> None
     start(each_host, guest)
     assert emulator_cpus(each_host, guest) == {UNION}
     assert "failed" in {outcome for _, outcome in outcomes(each_host, guest)}
-    assert any("nfv-1" in line and placement in line for line in each_host.syslog())
+    assert sum("nfv-1" in line and placement in line for line in each_host.syslog()) == 1, "at prepare and at started"
+    assert any("started: guest nfv-1: the same failure as at prepare" in line for line in each_host.syslog())
     assert cpus(inactive_pin(each_host, guest) or "") == UNION
 
 
