@@ -31,6 +31,8 @@ rules:
     placement: ["cpus:3", "cpus:1"]
     checks: {numa: error}
 """
+APART = POLICY.replace('["vcpu:0"]', '["vcpu:0"]\n    vhost: ["cpus:3"]\n    checks: {numa: off}')
+"""The same, with the vhost workers of the first guest on a CPU of their own."""
 
 
 @dataclass(frozen=True)
@@ -60,14 +62,14 @@ class Guest:
         )
 
 
+NETDEV = "tap,id=vhost{0},ifname=tap{0},script=no,downscript=no,vhost=on,vhostforce=on"
+DEVICE = "virtio-net-pci,netdev=vhost{0},romfile=,addr=0x{0}"
 VHOST = "".join(
-    f"<qemu:arg value='{argument}'/>"
-    for argument in (
-        *("-netdev", "tap,id=vhost0,ifname=tap7,script=no,downscript=no,vhost=on,vhostforce=on"),
-        *("-device", "virtio-net-pci,netdev=vhost0,romfile=,addr=0x7"),
-    )
+    f"<qemu:arg value='{argument}'/>" for argument in ("-netdev", NETDEV.format(7), "-device", DEVICE.format(7))
 )
 """By QEMU's own options: libvirt gives vhost-net to no guest that has to do without KVM."""
+CARD = f"netdev_add {NETDEV.format(8)}", f"device_add {DEVICE.format(8)}"
+"""What plugs another such card into the running guest, in QEMU's monitor."""
 
 NFV = Guest(
     "nfv-1",

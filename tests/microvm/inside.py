@@ -27,7 +27,19 @@ sys.path.insert(0, str(TESTS))
 from real import inner  # noqa: E402
 from real.threads import cpus  # noqa: E402
 
-from microvm.guests import DEDICATED, HOTPLUG, NFV, NUMA, POLICY, PREALLOCATED, UNION, WIDE, Guest  # noqa: E402
+from microvm.guests import (  # noqa: E402
+    APART,
+    CARD,
+    DEDICATED,
+    HOTPLUG,
+    NFV,
+    NUMA,
+    POLICY,
+    PREALLOCATED,
+    UNION,
+    WIDE,
+    Guest,
+)
 from microvm.observed import CGROUP, RUN, STORED, machine_of, observe, pin, recording, threads_of  # noqa: E402
 
 CPU3 = Path("/sys/devices/system/cpu/cpu3")
@@ -62,6 +74,11 @@ def run(*argv: str, input: str = "", check: bool = True) -> str:
 
 def virsh(*argv: str, input: str = "") -> str:
     return run("virsh", "-q", *argv, input=input)
+
+
+def emupin(*argv: str) -> str:
+    """Whatever its status, and what it says on stderr, too."""
+    return run("sh", "-c", 'emupin "$@" 2>&1; echo "status $?"', "sh", *argv)
 
 
 def start(guest: Guest) -> dict[str, Any]:
@@ -197,8 +214,8 @@ def play(report: Report) -> None:
     report.add("mended", **observe(NFV))
     report.add("parent without the CPU", **observe(WIDE))
     (CGROUP / "machine" / "cpuset.cpus").write_text("0-3")
-    virsh("destroy", NFV.name)
     virsh("destroy", WIDE.name)
+    play_vhost(report)
 
     for guest in (DEDICATED, NUMA):
         report.add(guest.name, **start(guest))
@@ -207,6 +224,34 @@ def play(report: Report) -> None:
     play_preallocated(report)
     play_hotplug(report)
     report.add("end", syslog=Path(inner.STORE, "syslog").read_text(errors="replace").splitlines())
+
+
+def play_vhost(report: Report) -> None:
+    """vhost workers apart from the emulator: at `reconnect`, after libvirt's own call, at a start; and a late card."""
+    inner.write("/etc/emupin/policy.yaml", APART)
+    restart_libvirtd()
+    report.add("vhost apart", **observe(NFV))
+    for command in CARD:
+        virsh("qemu-monitor-command", NFV.name, "--hmp", command)
+    report.add("vhost, a late card", said=emupin("status", NFV.name), **observe(NFV))
+    report.add("vhost, a late card, applied", said=emupin("apply", NFV.name, "--yes"), **observe(NFV))
+    virsh("emulatorpin", NFV.name, UNION, "--live")
+    report.add("vhost, pinned by hand", **observe(NFV))
+    restart_libvirtd()
+    report.add("vhost, recorded", **record(NFV))
+    wait_until(lambda: apart(NFV))
+    report.add("vhost apart, again", **observe(NFV))
+    virsh("destroy", NFV.name)
+    virsh("start", NFV.name)
+    report.add("vhost apart, started", **observe(NFV))
+    virsh("destroy", NFV.name)
+    inner.write("/etc/emupin/policy.yaml", POLICY)
+
+
+def apart(guest: Guest) -> bool:
+    """Whether the cgroup of its emulator threads is as wide again as they and the workers need, and both are there."""
+    wide = (machine_of(guest) / "emulator" / "cpuset.cpus").read_text().strip() == "0,3"
+    return wide and {tuple(each["allowed"]) for each in threads_of(guest) if "vhost" in each["name"]} == {(3,)}
 
 
 def play_preallocated(report: Report) -> None:

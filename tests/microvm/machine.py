@@ -28,7 +28,7 @@ PROGRAMS = ("apt-get", "apt-cache", "dpkg-deb", QEMU, VIRTIOFSD, "unshare", "set
 CPUS, MEMORY = 4, 2048
 """Memory in MiB: half of it on each node."""
 MODULES = ("virtio_pci", "virtiofs", "overlay", "tun", "vhost_net")
-SECONDS = 900
+SECONDS = 1800
 """When a micro VM that has not ended by itself is killed."""
 
 INIT = """\

@@ -45,9 +45,21 @@ def outcomes(scene: Scene) -> list[tuple[str, str]]:
     return [(entry["op"], entry["outcome"]) for entry in scene["audit"]]
 
 
+def workers(scene: Scene) -> list[dict[str, Any]]:
+    """The vhost workers, the oldest first."""
+    found = [thread for thread in scene["threads"] if thread["name"] == f"vhost-{scene['pid']}"]
+    return sorted(found, key=lambda thread: thread["tid"])
+
+
 def worker(scene: Scene) -> dict[str, Any]:
-    (found,) = [thread for thread in scene["threads"] if thread["name"] == f"vhost-{scene['pid']}"]
-    return dict(found)
+    (found,) = workers(scene)
+    return found
+
+
+def without_workers(scene: Scene) -> list[list[int]]:
+    """The different sets of CPUs of the other emulator threads."""
+    threads = [thread for thread in scene["threads"] if thread["kind"] == "emulator" and thread not in workers(scene)]
+    return sorted(map(list, {tuple(thread["allowed"]) for thread in threads}))
 
 
 def test_the_machine_is_the_one_that_was_ordered(scenes: Scenes, kernel: str) -> None:
@@ -106,6 +118,37 @@ def test_a_spoilt_placement_is_mended_at_reconnect(scenes: Scenes) -> None:
     assert worker(mended)["allowed"] == [0]
     assert emulator(spoilt).keys() == emulator(mended).keys()
     assert outcomes(mended)[len(outcomes(spoilt)) :] == [("reconnect", "enforced")]
+
+
+@pytest.mark.parametrize(
+    ("scene", "cards"),
+    [("vhost apart", 1), ("vhost, a late card, applied", 2), ("vhost apart, again", 2), ("vhost apart, started", 1)],
+)
+def test_vhost_workers_are_apart_from_the_emulator_threads(scenes: Scenes, scene: str, cards: int) -> None:
+    """A kernel thread or one of QEMU's, in the cgroup that covers both; every other thread is where it was."""
+    seen = scenes[scene]
+    assert [each["allowed"] for each in workers(seen)] == [[3]] * cards
+    assert without_workers(seen) == [[0]]
+    assert group(seen) == ("0,3", "0,3")
+    assert others(seen) == KEPT
+
+
+def test_the_worker_of_a_late_card_waits_for_apply_and_is_shown_until_then(scenes: Scenes, kernel: str) -> None:
+    """A kernel thread has the CPUs of the cgroup that it is put into, a thread of QEMU those of the one that began it.
+
+    Neither is a CPU of a vCPU that the emulator threads were kept off.
+    """
+    seen, applied = scenes["vhost, a late card"], scenes["vhost, a late card, applied"]
+    assert [each["allowed"] for each in workers(seen)] == [[3], [0, 3] if kernel == "6.1" else [0]]
+    assert seen["said"].endswith("status 1\n"), seen["said"]
+    assert f"vhost-{seen['pid']}" in seen["said"]
+    assert applied["said"].endswith("status 0\n"), applied["said"]
+
+
+def test_libvirts_own_call_takes_vhost_workers_along_and_they_go_back(scenes: Scenes) -> None:
+    """Its call narrows the cgroup; the process that records a pin parts them again."""
+    assert [each["allowed"] for each in workers(scenes["vhost, pinned by hand"])] == [[0, 1], [0, 1]]
+    assert scenes["vhost, recorded"] | {"live": "0", "stored": "0"} == scenes["vhost, recorded"]
 
 
 @pytest.mark.parametrize("scene", ["before", "cgroup alone", "taken over", "spoilt", "mended"])
