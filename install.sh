@@ -105,6 +105,10 @@ installed_modules() {
     (cd "$1" && find emupin ! -type d ! -path '*/__pycache__/*' | sort)
 }
 
+digests() { # digests FOLDER: of the files there that stdin names; by one process, not one for each
+    (cd "$1" && xargs sha256sum 2>&1)
+}
+
 is_compiled() { # is_compiled FOLDER: every module has byte code that this node's Python takes without recompiling
     if [ -n "$staged" ]; then return; fi
     "$python" -I -B - "$1" <<'TEXT'
@@ -139,11 +143,16 @@ has_wrong_modes() { # has_wrong_modes FOLDER
 
 has_library() { # has_library FOLDER: FOLDER/emupin is what install.sh would put there
     [ -d "$1/emupin" ] && [ ! -h "$1/emupin" ] || return 1
-    [ "$(modules "$here/src")" = "$(installed_modules "$1")" ] || return 1
-    for module in $(modules "$here/src"); do
-        cmp -s "$here/src/$module" "$1/$module" || return 1
-    done
+    [ "$(modules "$here/src" | digests "$here/src")" = "$(installed_modules "$1" | digests "$1")" ] || return 1
     ! has_wrong_modes "$1/emupin" && is_compiled "$1/emupin"
+}
+
+copy() { # copy FOLDER TARGET: the files there that stdin names, with the modes of new ones
+    "$python" -I -c 'import os, shutil, sys
+for name in sys.stdin.read().splitlines():
+    source, target = (os.path.join(folder, name) for folder in sys.argv[1:])
+    os.makedirs(os.path.dirname(target), exist_ok=True)
+    shutil.copyfile(source, target)' "$1" "$2"
 }
 
 # Replaced as a whole, by two renames: modules of an older version do not stay, and a hook that starts meanwhile
@@ -156,10 +165,7 @@ library() { # library FOLDER
     due "$1/emupin" || return 0
     mkdir -p -- "$1"
     stage=$(mktemp -d "$1/.emupin-XXXXXX")
-    for module in $(modules "$here/src"); do
-        mkdir -p -- "$stage/${module%/*}"
-        cat "$here/src/$module" >"$stage/$module"
-    done
+    modules "$here/src" | copy "$here/src" "$stage"
     if [ -z "$staged" ]; then
         compile "$stage/emupin" -s "$stage" -p "$lib" ||
             fail "$python cannot compile $here/src/emupin" "is the checkout complete? get a fresh one and try again"
