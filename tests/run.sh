@@ -128,9 +128,10 @@ failed=
 # shellcheck disable=SC2046,SC2086 # a list of words
 suite tests $(printf -- '--ignore %s ' $apart)
 suite tests/real
+if in_ci; then suite tests/microvm; fi
+echo "tests/run.sh: not run, because each takes longer:"
+in_ci || echo "  tests/run.sh tests/microvm     two kernels with cgroup v2, in micro VMs (ten minutes)"
 cat <<'TEXT'
-tests/run.sh: not run, because each takes longer:
-  tests/run.sh tests/microvm     two kernels with cgroup v2, in micro VMs (ten minutes)
   tests/run.sh tests/host        Debian 12 and 13 with systemd and AppArmor, under QEMU (a quarter of an hour)
   tests/run.sh tests/pristine    all of it on pristine Debian 11, 12, 13 and unstable (an hour)
 TEXT
