@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
@@ -19,11 +21,14 @@ from decisions import policy
 from hosts import PROJECT, UUID, FakeGuest, FakeThread, domain_xml, python
 from hosts import Host as HookHost
 
-from emupin import recorder
-from emupin.base.errors import RecordError
+from emupin import order as orders
+from emupin import recorder, recording
+from emupin.base.errors import BusyError, HostError, RecordError
 from emupin.node import former
 from emupin.node.claims import Ledger
-from emupin.order import Order, start
+from emupin.order import Order
+from emupin.policy.values import Policy
+from emupin.recording import record_audited
 
 RUNNING, PAUSED, MIGRATION, STARTING = 1, 3, 2, 11
 LIVE, CONFIG, INACTIVE = 1, 2, 2
@@ -49,11 +54,16 @@ class FakeDomain:
     pins: dict[int, str] = field(default_factory=lambda: {LIVE: "2-5", CONFIG: "2-5"})
     errors: list[int] = field(default_factory=list)
     calls: list[int] = field(default_factory=list)
+    job: int = 0
+    """libvirt's type of the job that somebody has on it."""
     stored: str = ""
     """The persistent definition, but for its pin; that of the live one where it is empty."""
 
     def state(self) -> tuple[int, int]:
         return self.states.pop(0) if len(self.states) > 1 else self.states[0]
+
+    def jobInfo(self) -> list[int]:  # noqa: N802
+        return [self.job]
 
     def ID(self) -> int:  # noqa: N802
         return self.number
@@ -91,12 +101,16 @@ def guest(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> FakeDomain:
         "libvirtError": FakeError, "open": lambda _uri: Connection(), "registerErrorHandler": lambda *_: None,
         "VIR_ERR_NO_DOMAIN": NO_DOMAIN, "VIR_ERR_OPERATION_INVALID": 55, "VIR_ERR_OPERATION_TIMEOUT": TIMED_OUT,
         "VIR_DOMAIN_PAUSED": PAUSED, "VIR_DOMAIN_PAUSED_MIGRATION": MIGRATION,
-        "VIR_DOMAIN_PAUSED_STARTING_UP": STARTING, "VIR_DOMAIN_XML_INACTIVE": INACTIVE,
+        "VIR_DOMAIN_PAUSED_STARTING_UP": STARTING, "VIR_DOMAIN_SHUTOFF": 5, "VIR_DOMAIN_JOB_NONE": 0,
+        "VIR_DOMAIN_XML_INACTIVE": INACTIVE,
         "VIR_DOMAIN_AFFECT_LIVE": LIVE, "VIR_DOMAIN_AFFECT_CONFIG": CONFIG,
     }.items():  # fmt: skip
         setattr(fake, name, value)
     monkeypatch.setitem(sys.modules, "libvirt", fake)
     monkeypatch.setattr(time, "sleep", lambda _seconds: None)
+    monkeypatch.setattr(recorder, "LINGER_SECONDS", 0.01)
+    monkeypatch.setattr(recorder, "LONGEST_PAUSE", 0.0)
+    monkeypatch.setattr(recorder, "PAUSE_SECONDS", 0.0)
     return guest
 
 
@@ -104,8 +118,19 @@ RULES = policy('"vcpu:0"')
 """The persistent definition has a plan of its own."""
 
 
-def record(root: Path, order: Order) -> dict[str, recorder.Recorded]:
-    return recorder.record(str(root), order, RULES)
+def record(root: Path, order: Order) -> dict[str, recording.Recorded]:
+    return recording.record(str(root), order, RULES)
+
+
+def serve(root: Path, *ordered: Order) -> list[str]:
+    """Have a recording process carry out what is `ordered`; the outcomes in the trail."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(orders, "try_lock", lambda _root: None)
+        for one in ordered:
+            orders.place(str(root), one)
+    recorder.serve(str(root))
+    assert os.listdir(root / "run/emupin/orders") == []
+    return [str(entry["outcome"]) for entry in HookHost(root).audit()]
 
 
 def order(uuid: str = UUID, persist: bool = True) -> Order:
@@ -132,11 +157,11 @@ def test_vhost_workers_that_are_apart_go_back_with_a_faked_libvirt(
     root = str(node.host.root)
     monkeypatch.setattr(os, "sched_setaffinity", node.set_affinity)
     apart = order().replace(vhost="6-7")
-    assert "live" in recorder.record_audited(root, apart, None)
+    assert "live" in recording.record_audited(root, apart, None)
     assert [node.allowed(tid) for tid in (main, vhost)] == ["2", "6-7"]
     node.threads[vhost].wants = {2}
     node.sync()
-    assert recorder.record_audited(root, apart, None) == {}, "libvirt was not called, and nobody was moved"
+    assert recording.record_audited(root, apart, None) == {}, "libvirt was not called, and nobody was moved"
     assert node.allowed(vhost) == "2"
 
 
@@ -148,8 +173,10 @@ def test_only_live_where_nothing_is_to_persist_with_a_faked_libvirt(guest: FakeD
 
 
 def test_an_incoming_migration_is_waited_for_with_a_faked_libvirt(guest: FakeDomain, tmp_path: Path) -> None:
-    guest.states = [(PAUSED, MIGRATION)] * 900 + [(PAUSED, STARTING)] * 9 + [(RUNNING, 0)]
-    assert list(record(tmp_path, order())) == ["live", "persistent"]
+    HookHost(tmp_path).set_policy()
+    guest.states = [(PAUSED, MIGRATION)] * 9 + [(PAUSED, STARTING)] * 9 + [(RUNNING, 0)]
+    assert serve(tmp_path, order()) == ["recorded"]
+    assert guest.pins == {LIVE: "2", CONFIG: "2"}
 
 
 @pytest.mark.parametrize("taken_back", [False, True])
@@ -175,25 +202,24 @@ def test_an_order_is_void_that_a_later_decision_has_overtaken_with_a_faked_libvi
     assert guest.pins[LIVE] == "3"
 
 
-def test_the_wait_has_an_end_with_a_faked_libvirt(
-    guest: FakeDomain, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+BUSY: dict[str, dict[str, object]] = {
+    "an incoming migration": {"states": [(PAUSED, MIGRATION)]},
+    "a start": {"states": [(PAUSED, STARTING)]},
+    "an outgoing migration": {"job": 2},
+    "libvirt's own refusal": {"errors": [TIMED_OUT]},
+}
+
+
+@pytest.mark.parametrize("why", BUSY)
+def test_a_guest_that_is_busy_is_to_be_asked_again_with_a_faked_libvirt(
+    guest: FakeDomain, tmp_path: Path, why: str
 ) -> None:
-    monkeypatch.setattr(recorder, "WAIT_SECONDS", 0.01)
-    guest.states = [(PAUSED, MIGRATION)]
-    with pytest.raises(RecordError, match=r"the guest was busy for .* minutes; run `virsh emulatorpin`"):
+    vars(guest).update(BUSY[why])
+    with pytest.raises(BusyError, match=r"busy|held"):
         record(tmp_path, order())
     assert guest.calls == []
-
-
-def test_a_job_that_another_holds_is_asked_for_again_with_a_faked_libvirt(guest: FakeDomain, tmp_path: Path) -> None:
-    guest.errors = [TIMED_OUT, TIMED_OUT]
+    vars(guest).update(states=[(RUNNING, 0)], job=0, errors=[])
     assert list(record(tmp_path, order())) == ["live", "persistent"]
-
-
-def test_a_job_that_is_never_free_is_trouble_with_a_faked_libvirt(guest: FakeDomain, tmp_path: Path) -> None:
-    guest.errors = [TIMED_OUT] * 100
-    with pytest.raises(RecordError, match="the live definition was busy 20 times for 30 s"):
-        record(tmp_path, order())
 
 
 def test_other_errors_are_trouble_with_a_faked_libvirt(guest: FakeDomain, tmp_path: Path) -> None:
@@ -229,15 +255,97 @@ def test_a_live_pin_that_is_none_leaves_the_live_definition_alone_with_a_faked_l
     assert guest.pins == {LIVE: "2-5", CONFIG: "2"}
 
 
+OTHER = "00000000-0000-0000-0000-00000000000b"
+
+
+def test_a_guest_that_is_busy_keeps_no_other_waiting_with_a_faked_libvirt(
+    guest: FakeDomain, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The other one is not there any more, which is found out at once."""
+    guest.states = [(PAUSED, MIGRATION)] * 5 + [(RUNNING, 0)]
+    asked = []
+
+    def ask(root: str, order: Order, policy: Policy | None) -> None:
+        asked.append(order.uuid)
+        record_audited(root, order, policy)
+
+    monkeypatch.setattr(recorder, "record_audited", ask)
+    assert serve(tmp_path, order(), order(OTHER)) == ["recorded"]
+    assert sorted(asked[:2]) == sorted([UUID, OTHER])
+    assert asked[2:] == [UUID] * 5
+
+
+def test_the_asking_has_an_end_with_a_faked_libvirt(
+    guest: FakeDomain, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(recorder, "WAIT_SECONDS", 0.01)
+    guest.states = [(PAUSED, MIGRATION)]
+    assert serve(tmp_path, order()) == ["failed"]
+    (entry,) = HookHost(tmp_path).audit()
+    assert re.search(r"the guest is busy: .*; run `emupin apply` when that has ended", str(entry["reason"]))
+    assert guest.calls == []
+
+
+def test_the_latest_order_for_a_guest_counts_with_a_faked_libvirt(guest: FakeDomain, tmp_path: Path) -> None:
+    assert serve(tmp_path, order(), order().replace(cpus=frozenset({3}), persist=False)) == ["recorded"]
+    assert guest.pins == {LIVE: "3", CONFIG: "2-5"}
+
+
+def test_an_order_that_comes_while_its_guest_is_busy_takes_the_place_of_the_other_with_a_faked_libvirt(
+    guest: FakeDomain, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    guest.states = [(PAUSED, MIGRATION)]
+    monkeypatch.setattr(orders, "try_lock", lambda _root: None)
+
+    def come(_seconds: float) -> None:
+        if guest.states == [(PAUSED, MIGRATION)]:
+            orders.place(str(tmp_path), order().replace(cpus=frozenset({3})))
+        guest.states = [(RUNNING, 0)]
+
+    monkeypatch.setattr(time, "sleep", come)
+    assert serve(tmp_path, order()) == ["recorded"]
+    assert guest.pins[LIVE] == "3"
+
+
+@pytest.mark.parametrize("newer", [False, True])
+def test_what_a_process_left_that_was_killed_is_carried_out_with_a_faked_libvirt(
+    guest: FakeDomain, tmp_path: Path, newer: bool
+) -> None:
+    monkeypatch = pytest.MonkeyPatch()
+    monkeypatch.setattr(orders, "try_lock", lambda _root: None)
+    orders.place(str(tmp_path), order())
+    monkeypatch.undo()
+    folder = tmp_path / "run/emupin/orders"
+    (folder / UUID).rename(folder / f".{UUID}")
+    assert serve(tmp_path, *([order().replace(cpus=frozenset({3}))] if newer else [])) == ["recorded"]
+    assert guest.pins[LIVE] == ("3" if newer else "2")
+
+
+@pytest.mark.parametrize("content", ["", "{}", '{"cpus": "2"}', '{"cpus": "x-"}', "[1]", '"text"', "\xff"])
+def test_an_order_that_cannot_be_read_keeps_no_other_from_being_carried_out_with_a_faked_libvirt(
+    guest: FakeDomain, tmp_path: Path, content: str
+) -> None:
+    folder = tmp_path / "run/emupin/orders"
+    folder.mkdir(parents=True)
+    (folder / OTHER).write_text(content, encoding="latin-1")
+    (folder / f"{OTHER}.4711").write_text("still being written")
+    with pytest.raises(AssertionError, match="4711"):
+        serve(tmp_path, order())
+    assert guest.pins[LIVE] == "2"
+    assert os.listdir(folder) == [f"{OTHER}.4711"]
+
+
 def test_without_libvirt_python_one_line_says_what_to_install(tmp_path: Path) -> None:
-    code = (
-        f"import sys; sys.path.insert(0, {str(PROJECT / 'src')!r}); "
-        "from emupin.recorder import main; main(*sys.argv[1:])"
-    )
-    done = subprocess.run(
-        [python(), "-I", "-S", "-c", code, UUID, "7", "2", "yes", "no", "nfv", "vcpu:0", "digest"],
-        env={"EMUPIN_ROOT": str(tmp_path)}, capture_output=True, text=True, check=True,
-    )  # fmt: skip
+    """And the process ends."""
+    code = f"import sys; sys.path.insert(0, {str(PROJECT / 'src')!r}); from emupin.recorder import main; main()"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(orders, "try_lock", lambda _root: None)
+        orders.place(str(tmp_path), order())
+    with (tmp_path / "lock").open("w") as lock:
+        done = subprocess.run(
+            [python(), "-I", "-S", "-c", f"import os; os.dup2({lock.fileno()}, 3); {code}"],
+            env={"EMUPIN_ROOT": str(tmp_path)}, capture_output=True, text=True, check=True, pass_fds=(lock.fileno(),),
+        )  # fmt: skip
     assert done.stdout == done.stderr == ""
     (line,) = (tmp_path / "var/log/emupin/audit.jsonl").read_text().splitlines()
     entry = json.loads(line)
@@ -245,22 +353,60 @@ def test_without_libvirt_python_one_line_says_what_to_install(tmp_path: Path) ->
     assert entry["reason"].startswith("libvirt-python: is not installed; install python3-libvirt")
 
 
-def test_the_process_holds_nothing_of_the_hook(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """libvirt waits for end-of-file on the hook's output: what stays behind must not hold it."""
+@pytest.fixture
+def fake_python(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """In place of the recording process: appends its open files and its session to a file, and ends when that goes."""
     seen = tmp_path / "seen"
     fake = tmp_path / "python"
-    fake.write_text(f"#!/bin/sh\nls -l /proc/$$/fd >{seen}.new; ps -o sid= -p $$ >>{seen}.new; mv {seen}.new {seen}\n")
+    fake.write_text(
+        f"#!/bin/sh\n{{ ls -l /proc/$$/fd; ps -o sid= -p $$; }} >>{seen}.new; ln {seen}.new {seen}\n"
+        f"while [ -e {seen} ]; do sleep 0.05; done\n"
+    )
     fake.chmod(0o755)
     monkeypatch.setattr(sys, "executable", str(fake))
-    with (tmp_path / "held").open("w"):
-        start(order())
+    return seen
+
+
+def wait_for(path: Path) -> str:
     deadline = time.monotonic() + 10
-    while not seen.exists():
+    while not path.exists():
         assert time.monotonic() < deadline
         time.sleep(0.01)
-    text = seen.read_text()
+    return path.read_text()
+
+
+def test_the_process_holds_nothing_of_the_hook(tmp_path: Path, fake_python: Path) -> None:
+    """libvirt waits for end-of-file on the hook's output: what stays behind must not hold it."""
+    with (tmp_path / "held").open("w"):
+        orders.place(str(tmp_path), order())
+    text = wait_for(fake_python)
     assert text.count("/dev/null") >= 2, "stdin and stderr; stdout is this file"
     assert not [line for line in text.splitlines() if " 0 ->" in line or " 2 ->" in line if "/dev/null" not in line]
     assert "held" not in text
     assert int(text.splitlines()[-1]) != os.getsid(0), "a session of its own"
+    fake_python.unlink()
     os.wait()
+
+
+def test_of_many_hooks_at_once_one_starts_a_process(tmp_path: Path, fake_python: Path) -> None:
+    def leave(number: int) -> None:
+        orders.place(str(tmp_path), order(f"00000000-0000-0000-0000-{number:012}"))
+
+    with ThreadPoolExecutor(20) as pool:
+        list(pool.map(leave, range(50)))
+    assert wait_for(fake_python).count("total") == 1
+    assert len(os.listdir(tmp_path / "run/emupin/orders")) == 50
+    fake_python.unlink()
+    os.wait()
+    leave(50)
+    assert wait_for(fake_python).count("total") == 2, "with its end the lock is free"
+    fake_python.unlink()
+    os.wait()
+
+
+@pytest.mark.parametrize("place", ["run/emupin/orders", "run/emupin/recorder"])
+def test_where_no_order_can_be_left_the_error_says_what_to_do(tmp_path: Path, place: str) -> None:
+    (tmp_path / place).parent.mkdir(parents=True)
+    (tmp_path / place).symlink_to("/no/such")
+    with pytest.raises(HostError, match=rf"{place}.*; the pin was not recorded: `emupin apply`"):
+        orders.place(str(tmp_path), order())

@@ -19,6 +19,7 @@ FLOORS = (
     ("node",),
     ("trail",),
     ("bundle", "order"),
+    ("recording",),
     ("hook", "recorder"),
     ("trace",),
     ("live",),

@@ -154,19 +154,18 @@ def _set_refuses(call: Call, on_failure: str) -> None:
 def _release(call: Call, policy: Policy | None) -> None:
     """The guest is gone: its CPUs are free."""
     from emupin.guest.domainxml import read
+    from emupin.node import postponed, told
     from emupin.node.claims import Ledger
 
     guest = read(_read_stdin(call), f"domain XML of {call.name}", frozenset())
     with Ledger(call.root, policy) as ledger:
         ledger.release(guest.uuid or "")
         ledger.save()
-    from emupin.node import postponed, told
-
     told.forget(call.root, call.name)
     if policy and guest.uuid and postponed.take(call.root, guest.uuid):
         from emupin import order
 
-        order.start(order.correction(guest.uuid, policy.digest))
+        order.leave(call.root, call.name, order.correction(guest.uuid, policy.digest))
 
 
 def _read_stdin(call: Call) -> bytes:
@@ -236,7 +235,8 @@ def _enforce(call: Call, decision: Decision) -> bytes:
         log(call.root, f"{call.name}: {each}", trouble=True)
     if _Progress.refuses:
         done.check(call.name, cpus)
-    order.start(order.order_for(decision.plan, status, decision.policy.digest))
+    if not order.is_recorded(call.root, decision.plan, decision.guest, status, decision.policy):
+        order.leave(call.root, call.name, order.order_for(decision.plan, status, decision.policy.digest))
     done.check(call.name, cpus)
     changes = done.groups or done.moved
     _audit(call, decision, "enforced" if changes else "unchanged", left=done.left)

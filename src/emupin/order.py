@@ -1,7 +1,9 @@
-"""What is to be recorded in libvirt's own definitions, and the start of the process that does it.
+"""What is to be recorded in libvirt's own definitions, left to a process of its own.
 
 While a hook runs, libvirt holds the guest's job: a call on that guest from inside would wait for ever. So the hook
-leaves it to a process of its own, detached and on /dev/null: libvirt waits for whoever holds the hook's output.
+leaves an order in `/run/emupin/orders`, a file for each guest, and sees to it that somebody carries it out: one
+recording process for the whole host, detached and on /dev/null, since libvirt waits for whoever holds the hook's
+output. It holds a lock for as long as it lives. A file outlives a process that is killed: the next one takes it.
 """
 
 from __future__ import annotations
@@ -9,22 +11,29 @@ from __future__ import annotations
 import sys
 
 from emupin.base import cpuset
-from emupin.base.errors import HostError
+from emupin.base.errors import DomainError, HostError
+from emupin.base.files import DEFINITIONS, RUN, make_private_folder, read_bytes, replace_file
 from emupin.base.frozen import Frozen
+from emupin.base.jsonline import encode
+from emupin.base.log import log
 from emupin.base.system import os
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from emupin.engine.plan import Plan
-    from emupin.guest.domain import Status
+    from emupin.guest.domain import Domain, Status
+    from emupin.policy.values import Policy
+
+ORDERS, LOCK = f"{RUN}/orders", f"{RUN}/recorder"
+LOCK_AT = 3
+"""The descriptor under which a recording process finds its lock, which the hook took for it: of two hooks that look at
+the same moment one starts a process, long before that process could take a lock of its own.
+"""
 
 DELAYED = ("/bin/sh", "-c", 'sleep 0.1; exec "$@"', "emupin")
 """Ahead of a command that is to begin when the hook has ended: libvirt waits for the hook, and on a busy CPU the hook
 would wait for the start of a second Python, 3 ms of 17. A `sleep` that knows no fractions fails, and delays nothing.
 """
-
-NO_PIN = "none"
-"""Stands for None on the command line."""
 
 SHUT_OFF = "-1"
 """libvirt's number of a guest that does not run."""
@@ -62,19 +71,91 @@ def correction(uuid: str, policy: str) -> Order:
     return Order(uuid, SHUT_OFF, None, True, False, "", "", policy)
 
 
-def start(order: Order) -> None:
-    """Start the recording process and leave it: a session of its own, nothing of ours open in it.
+def is_recorded(root: str, plan: Plan, guest: Domain, status: Status, policy: Policy) -> bool:
+    """Whether libvirt's definitions say already what an order would have them say: `guest` is the running one.
 
-    The guest's name stays off the command line: it is the tenant's. Raises HostError.
+    The persistent definition gets a plan of its own. That is the guest's where both say the same.
     """
-    library = os.path.dirname(os.path.dirname(__file__))
-    code = "import sys; sys.path.insert(0, sys.argv[1]); from emupin.recorder import main; main(*sys.argv[2:])"
-    choices = ["yes" if chosen else "no" for chosen in (order.persist, order.follow)]
-    words = [order.uuid, order.domain_id, cpuset.format(order.cpus) if order.cpus else NO_PIN, *choices]
-    origin = order.rule, order.placement, order.policy, order.vhost
-    command = [*DELAYED, sys.executable, "-I", "-c", code, library, *words, *origin]
-    null = [(os.POSIX_SPAWN_OPEN, stream, "/dev/null", os.O_RDWR, 0) for stream in (0, 1, 2)]
+    if not _says(status.domain, plan):
+        return False
+    if not plan.persist:
+        return True
+    from emupin.guest.domainxml import read
+
+    path = f"{root}{DEFINITIONS}/{guest.name}.xml"
     try:
-        os.posix_spawn(command[0], command, os.environ, file_actions=null, setsid=True)
+        stored = read(read_bytes(path), path, policy.sections())
+    except FileNotFoundError:  # A transient guest.
+        return True
+    except (OSError, DomainError):
+        return False
+    return stored.replace(id=guest.id, layout=guest.layout, numad=guest.numad) == guest and _says(stored, plan)
+
+
+def _says(guest: Domain, plan: Plan) -> bool:
+    """Whether a definition has the pins of the plan."""
+    iothreads = guest.iothreads if plan.iothreads else ()
+    pins = [guest.emulatorpin, *(guest.iothreadpins.get(each) for each in iothreads)]
+    return plan.pin is not None and all(pin == plan.pin for pin in pins)
+
+
+def leave(root: str, name: str, order: Order) -> None:
+    """`place` an order for the guest `name`. Where that fails, it is said: a guest is stopped for no record."""
+    try:
+        place(root, order)
+    except HostError as error:
+        log(root, f"{name}: {error}", trouble=True)
+
+
+def place(root: str, order: Order) -> None:
+    """Leave `order` to the recording process, in place of an earlier one for the guest, and start one where none runs.
+
+    The guest's name stays out of it: it is the tenant's. Raises HostError.
+    """
+    try:
+        make_private_folder(root + RUN)
+        make_private_folder(root + ORDERS)
+        words = {**order.__dict__, "cpus": cpuset.format(order.cpus) if order.cpus else None}
+        replace_file(f"{root}{ORDERS}/{order.uuid}", encode(words).encode(), durable=False)
+        lock = try_lock(root)
+        if lock is None:
+            return
+        try:
+            _start(lock)
+        finally:
+            os.close(lock)
     except OSError as error:
-        raise HostError(command[0], f"cannot be started: {error.strerror}", "recording needs it") from None
+        place = error.filename or f"{root}{ORDERS}"
+        raise HostError(
+            place, f"cannot be used: {error.strerror}", "the pin was not recorded: `emupin apply`"
+        ) from None
+
+
+def try_lock(root: str) -> int | None:
+    """The descriptor of the recording process's lock; None where one is at work. Raises OSError."""
+    import fcntl
+
+    lock = os.open(root + LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(lock)
+        return None
+    return lock
+
+
+def _start(lock: int) -> None:
+    """Start the recording process and leave it: a session of its own, nothing of ours open in it but its lock.
+
+    Raises OSError.
+    """
+    null = [(os.POSIX_SPAWN_OPEN, stream, "/dev/null", os.O_RDWR, 0) for stream in (0, 1, 2)]
+    locked = (os.POSIX_SPAWN_DUP2, lock, LOCK_AT)
+    os.posix_spawn(DELAYED[0], [*DELAYED, *command()], os.environ, file_actions=[*null, locked], setsid=True)
+
+
+def command() -> list[str]:
+    """The recording process's."""
+    library = os.path.dirname(os.path.dirname(__file__))
+    code = "import sys; sys.path.insert(0, sys.argv[1]); from emupin.recorder import main; main()"
+    return [sys.executable, "-I", "-c", code, library]

@@ -1,237 +1,166 @@
-"""Records a pin in libvirt's own definitions, from a process that outlives the hook.
+"""The recording process: it outlives the hook, and carries out the orders that hooks leave.
 
-The hook has started it (see `order`). It waits until the guest's job is free: at once after a start, after many minutes
-for an incoming migration. Then `virDomainPinEmulator`: LIVE, and CONFIG for a persistent guest.
+One for the whole host at a time: whatever is ordered while it runs, it takes too, and it lingers for a moment, since
+guests rarely start alone. A guest that is busy, for minutes where it comes in by migration, is asked again later and
+keeps nobody waiting.
 """
 
 from __future__ import annotations
 
+import contextlib
 import errno
+import json
 import os
+import sys
+import time
 
-from emupin import __version__
 from emupin.base import cpuset, files
-from emupin.base.errors import EmupinError, HostError, RecordError
+from emupin.base.errors import BusyError, EmupinError
 from emupin.base.frozen import Frozen
 from emupin.base.log import log
-from emupin.base.text import printable
-from emupin.guest.domainxml import read
-from emupin.node import bookfile, former, libvirtd, store
-from emupin.node.definition import settle_definition
-from emupin.order import NO_PIN, SHUT_OFF, Order
-from emupin.trail import entries, writer
+from emupin.node import store
+from emupin.order import LOCK_AT, ORDERS, Order, command, try_lock
+from emupin.recording import record_audited, report
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Mapping
 
-    import libvirt
-
-    from emupin.base.jsonline import Json
-    from emupin.guest.domain import Domain
-    from emupin.policy.values import Policy
-
-    Cpus = frozenset[int]
-
-LIVE, PERSISTENT = "live", "persistent"
-"""Definitions of a guest."""
-
+LINGER_SECONDS = 1.0
+"""How long to be there for the next order."""
+PAUSE_SECONDS = 0.05
+LONGEST_PAUSE = 1.0
+"""Between two questions to a guest that is busy."""
 WAIT_SECONDS = 3600.0
-"""How long an incoming migration may take before the recording is given up."""
-TRIES = 20
-"""How often to ask for a job that somebody else holds."""
-CONNECT_SECONDS = 60.0
-"""How long a libvirtd that restarts may take to answer."""
-HURRIED_SECONDS = 10.0
-"""The same, and how long a guest may be starting or coming in, where somebody waits at a terminal."""
+"""How long a guest may be busy before the recording is given up."""
+
+TAKEN = "."
+"""Ahead of the name of an order that a recording process has taken, until it is done."""
 
 
-def main(uuid: str, domain_id: str, cpus: str, persist: str, follow: str, *origin: str) -> None:
-    """The recording process; `origin` is the rule, the placement, the policy's digest and the vhost workers' CPUs."""
+def main() -> None:
+    """The process that `order.place` starts, with the lock in its hands."""
     _close_inherited()
     root = files.root_from_environment()
-    pin = None if cpus == NO_PIN else cpuset.parse(cpus)
-    order = Order(uuid, domain_id, pin, persist == "yes", follow == "yes", *origin)
+    while True:
+        serve(root)
+        os.close(LOCK_AT)
+        # A hook that saw us hold the lock relies on us.
+        lock = try_lock(root) if _names(root) else None
+        if lock is None:
+            return
+        if lock != LOCK_AT:
+            os.dup2(lock, LOCK_AT)
+            os.close(lock)
+        os.set_inheritable(LOCK_AT, True)
+
+
+class _Work(Frozen):
+    """An order that was taken."""
+
+    order: Order
+    since: float
+    """Of the monotonic clock, like `due`."""
+    due: float
+
+
+def serve(root: str) -> None:
+    """Carry out what is ordered, until nothing is and nobody has come for a moment."""
+    work: dict[str, _Work] = {}
+    active = time.monotonic()
+    while work or time.monotonic() < active + LINGER_SECONDS:
+        if _stamp() != STAMP:  # Upgraded: go on as what is installed now, which finds the orders that were taken.
+            os.execv(sys.executable, command())
+        now = time.monotonic()
+        for order in _take(root, work):
+            work[order.uuid] = _Work(order, now, now)
+            active = now
+        for each in [each for each in work.values() if each.due <= now]:
+            if _is_done(root, each):
+                del work[each.order.uuid]
+                _forget(_taken(root, each.order.uuid))
+            else:
+                work[each.order.uuid] = each.replace(due=min(2 * now - each.since, now + LONGEST_PAUSE) + PAUSE_SECONDS)
+        time.sleep(PAUSE_SECONDS if time.monotonic() < active + LINGER_SECONDS else LONGEST_PAUSE)
+
+
+def _is_done(root: str, work: _Work) -> bool:
+    """Whether the order is carried out, or has failed for good: then it is in the trail and in syslog."""
     try:
-        record_audited(root, order, store.find(root).policy)
+        record_audited(root, work.order, store.find(root).policy)
+    except BusyError as error:
+        if time.monotonic() < work.since + WAIT_SECONDS:
+            return False
+        report(root, work.order, "failed", f"{error} (asked for {WAIT_SECONDS / 60:.0f} minutes)", {})
     except EmupinError:
-        return  # It is in the trail and in syslog: nobody else listens.
+        pass
+    return True
 
 
-def record_audited(root: str, order: Order, policy: Policy | None, hurried: bool = False) -> dict[str, Recorded]:
-    """`record`, and what came of it in the audit trail and in syslog. Raises EmupinError."""
-    try:
-        done = record(root, order, policy, hurried)
-        if order.vhost and order.cpus and "live" in done:
-            _part_vhost(root, order, order.cpus, done["live"].name)
-    except EmupinError as error:
-        _report(root, order, "failed", str(error), {})
-        raise
-    if done:
-        _report(root, order, "recorded", "; ".join(f"{kind} definition: {one.why}" for kind, one in done.items()), done)
-    return done
+def _take(root: str, work: Mapping[str, object]) -> Iterator[Order]:
+    """The new orders, and those not at `work` here that a process had taken before it was killed."""
+    names = _names(root)
+    for name in names:
+        uuid = name.lstrip(TAKEN)
+        if name != uuid and (uuid in work or uuid in names):
+            continue
+        path = _taken(root, uuid)
+        os.replace(f"{root}{ORDERS}/{name}", path)
+        order = _read(path)
+        if order is None:
+            log(root, f"{path}: is not an order of this version; `emupin apply` records the pin", trouble=True)
+            _forget(path)
+        else:
+            yield order
 
 
-def _part_vhost(root: str, order: Order, cpus: frozenset[int], name: str) -> None:
-    """Put the vhost workers where they belong again: libvirt has narrowed the cgroup that they share.
+def _taken(root: str, uuid: str) -> str:
+    return f"{root}{ORDERS}/{TAKEN}{uuid}"
 
-    Raises HostError, DomainError, EnforceError.
+
+def _forget(path: str) -> None:
+    with contextlib.suppress(FileNotFoundError):  # emupin was uninstalled meanwhile.
+        os.unlink(path)
+
+
+def _names(root: str) -> list[str]:
+    """Files in the folder of orders, but for those still being written. The new ones first: whatever ended the process
+    that had taken the others may end this one.
     """
-    from emupin.guest.threads import check_process, read_status_file
-    from emupin.node.enforce import enforce
+    try:
+        names = [name for name in os.listdir(root + ORDERS) if "." not in name.lstrip(TAKEN)]
+        return sorted(names, key=lambda name: (name.startswith(TAKEN), name))
+    except FileNotFoundError:  # Nobody has ordered, or emupin was uninstalled meanwhile.
+        return []
 
-    status = read_status_file(root, name)
-    check_process(root, status.pid, order.uuid)
-    enforce(root, status, cpus, os.sched_setaffinity, order.follow, cpuset.parse(order.vhost))
+
+def _read(path: str) -> Order | None:
+    """None where the file is not an order as this version of emupin writes it."""
+    try:
+        words = json.loads(files.read_bytes(path))
+        return Order(**{**words, "cpus": cpuset.parse(words["cpus"]) if words["cpus"] else None})
+    except (ValueError, TypeError, KeyError, EmupinError):
+        return None
+
+
+def _stamp() -> tuple[int, int]:
+    """Of this file; that of nothing where emupin was uninstalled."""
+    try:
+        status = os.stat(__file__)
+    except FileNotFoundError:
+        return 0, 0
+    return status.st_ino, status.st_mtime_ns
+
+
+STAMP = _stamp()
 
 
 def _close_inherited() -> None:
-    """Close what is open above stderr: whoever calls the hook may have left a copy of its output there."""
+    """Close what is open above the lock: whoever calls the hook may have left a copy of its output there."""
     for descriptor in os.listdir("/proc/self/fd"):
         try:
-            if int(descriptor) > 2:
+            if int(descriptor) > LOCK_AT:
                 os.close(int(descriptor))
         except OSError as error:
             if error.errno != errno.EBADF:  # The listing's own.
                 raise
-
-
-def _report(root: str, order: Order, outcome: str, reason: str, done: dict[str, Recorded]) -> None:
-    """One line to syslog, one to the audit trail."""
-    first = next(iter(done.values()), None)
-    name = first.name if first else None
-    log(root, f"{name or order.uuid}: record: {reason}", outcome == "failed")
-    entry: dict[str, Json] = {
-        "time": entries.now(),
-        "host": os.uname().nodename,
-        "op": "record",
-        "uuid": order.uuid,
-        "name": name,
-        "rule": order.rule or (first.rule if first else None),
-        "placement": order.placement or (first.placement if first else None),
-        "before": first.before if first else None,
-        "after": first.after if first else _text(order.cpus),
-        "reason": printable(reason),
-        "warnings": [],
-        "outcome": outcome,
-        "diff": [
-            f"{sign}{kind}: {pin}" for kind, one in done.items() for sign, pin in (("-", one.before), ("+", one.after))
-        ],
-        "policy": order.policy,
-        "emupin": __version__,
-    }
-    try:
-        writer.append(root, entry)
-    except HostError as error:
-        log(root, f"{order.uuid}: record: {error}", trouble=True)
-
-
-def _text(cpus: Cpus | None) -> str | None:
-    return None if cpus is None else cpuset.format(cpus)
-
-
-class Recorded(Frozen):
-    """A definition that was changed."""
-
-    name: str
-    """The guest's."""
-    before: str | None
-    """The pin that it had."""
-    after: str | None
-    why: str
-    rule: str | None = None
-    """Of its own plan, like `placement`; None for the live definition, whose are ordered."""
-    placement: str | None = None
-
-
-def record(root: str, order: Order, policy: Policy | None, hurried: bool = False) -> dict[str, Recorded]:
-    """Make libvirt's live definition say what is ordered, and the persistent one what its own plan says; those that
-    did not.
-
-    A guest that is gone, or runs anew, has nothing to record. Who is `hurried` does not wait for a migration to end.
-    Raises EmupinError.
-    """
-    libvirt = libvirtd.bindings()
-    try:
-        domain = libvirtd.connect(HURRIED_SECONDS if hurried else CONNECT_SECONDS).lookupByUUIDString(order.uuid)
-        libvirtd.wait_until_free(domain, HURRIED_SECONDS if hurried else WAIT_SECONDS)
-        if order.domain_id != SHUT_OFF and domain.ID() != int(order.domain_id):
-            return {}
-        done: dict[str, Recorded] = {}
-        book, tries = _Book(root, order.uuid), 1 if hurried else TRIES
-        if order.domain_id != SHUT_OFF and order.cpus is not None:
-            done.update(libvirtd.asked_again(lambda: _record_live(domain, order, book), LIVE, tries))
-        if order.persist and policy and domain.isPersistent():
-            done.update(libvirtd.asked_again(lambda: _record_persistent(domain, root, policy, book), PERSISTENT, tries))
-        return done
-    except libvirt.libvirtError as error:
-        if error.get_error_code() in (libvirt.VIR_ERR_NO_DOMAIN, libvirt.VIR_ERR_OPERATION_INVALID):
-            return {}  # It has stopped meanwhile.
-        raise RecordError(
-            libvirtd.URI, str(error), "the threads are placed, but libvirt's XML does not record it"
-        ) from None
-
-
-class _Book(Frozen):
-    """Where what stood in a guest's definitions before is kept."""
-
-    root: str
-    uuid: str
-
-    def remember(self, kind: str, guest: Domain, cpus: Cpus | None, iothreads: Sequence[int]) -> None:
-        """Raises HostError where a definition that outlives the guest could not be put back."""
-        there = former.pins_of(guest)
-        keys = [former.EMULATOR, *map(str, iothreads)]
-        try:
-            former.remember(self.root, self.uuid, kind, there, dict.fromkeys(keys, _text(cpus)))
-        except HostError as error:
-            if kind != LIVE:
-                raise
-            log(self.root, f"{guest.name}: record: {error}", trouble=True)  # The live one ends with the guest.
-
-
-def _record_live(domain: libvirt.virDomain, order: Order, book: _Book) -> Recorded | None:
-    """Pin in the live definition, unless it says so already, or something else was decided while the order waited.
-
-    Raises libvirtError, EmupinError.
-    """
-    import libvirt
-
-    guest = read(domain.XMLDesc(0).encode(), "live definition")
-    if bookfile.promised(book.root, order.uuid) not in (None, order.cpus):
-        log(book.root, f"{guest.name}: record: decided anew meanwhile, the order for {_text(order.cpus)} is void")
-        return None
-    return _pin(domain, guest, order.cpus or frozenset(), order.follow, (LIVE, libvirt.VIR_DOMAIN_AFFECT_LIVE), book)
-
-
-def _record_persistent(domain: libvirt.virDomain, root: str, policy: Policy, book: _Book) -> Recorded | None:
-    """Pin in the persistent definition as its own plan says, or take an impossible pin out.
-
-    Raises libvirtError, EmupinError.
-    """
-    import libvirt
-
-    guest = read(domain.XMLDesc(libvirt.VIR_DOMAIN_XML_INACTIVE).encode(), "persistent definition", policy.sections())
-    settled = settle_definition(root, policy, guest)
-    if not settled.plan.persist or not settled.differs(guest):
-        return None
-    if settled.pin is not None:
-        kind = PERSISTENT, libvirt.VIR_DOMAIN_AFFECT_CONFIG
-        done = _pin(domain, guest, settled.pin, settled.plan.iothreads, kind, book)
-        return done and done.replace(rule=settled.plan.rule, placement=settled.plan.placement)
-    libvirtd.take_out(domain, settled.removed)
-    why = f"its pin was taken out, libvirt cannot start the guest with it: {settled.obstacle}"
-    return Recorded(guest.name, _text(guest.emulatorpin), None, why, settled.plan.rule, settled.plan.placement)
-
-
-def _pin(
-    domain: libvirt.virDomain, guest: Domain, cpus: Cpus, follow: bool, kind: tuple[str, int], book: _Book
-) -> Recorded | None:
-    """Pin in a definition, of a kind and with the flags to change it, unless it says so already."""
-    iothreads = [each for each in guest.iothreads if follow and guest.iothreadpins.get(each) != cpus]
-    if guest.emulatorpin == cpus and not iothreads:
-        return None
-    book.remember(kind[0], guest, cpus, iothreads)
-    libvirtd.pin(domain, cpus if guest.emulatorpin != cpus else None, dict.fromkeys(iothreads, cpus), kind[1])
-    why = f"had another pin, now it has {cpuset.format(cpus)}"
-    return Recorded(guest.name, _text(guest.emulatorpin), _text(cpus), why)

@@ -21,7 +21,7 @@ from emupin.node import store
 from emupin.node.claims import Ledger
 from emupin.node.definition import settle_definition
 from emupin.order import SHUT_OFF, Order
-from emupin.recorder import Recorded
+from emupin.recording import Recorded
 from emupin.screen.applytext import lines, total
 
 STORED = "5a3f1d2c-7f0e-4c50-9a1b-00000000000f"

@@ -46,20 +46,18 @@ from typing import TYPE_CHECKING, Any, Callable
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from emupin.order import Order
-
 if __name__ == "__main__":
     sys.path[:0] = [str(Path(__file__).parents[1]), str(Path(__file__).parents[2] / "src")]
 
-from emupin import hook, recorder
+from emupin import hook, recording
 from emupin.base import cpuset
 from emupin.grammar.policyfile import compile_policy
 from emupin.live import alignment, applying
 from emupin.node import adoption, decision, enforce, oldbook, store
+from emupin.order import Order
 
 Cpus = frozenset[int]
 
-LIBRARY = Path(recorder.__file__).parents[1]
 
 CPUS = frozenset(range(16))
 POOL = frozenset(range(8, 13))
@@ -178,7 +176,7 @@ class World:
         self.clock = 0.0
         """Seconds that time was turned on."""
         self.counts: Counter[str] = Counter()
-        self.orders: list[list[str]] = []
+        self.orders: list[dict[str, Any]] = []
         self.version = 0
         self.history: list[str] = []
         self.boot = 0
@@ -469,8 +467,15 @@ class World:
         at = self.chance.choice((-1, -1, -1, 0, self.chance.randrange(len(self.orders))))
         words = self.orders.pop(at)
         del self.orders[:-40]
-        guest = next(each for each in self.guests if each.uuid == words[0])
-        self.call(f"record {' '.join(words[1:3])}", guest, "", lambda: recorder.main(*words))
+        guest = next(each for each in self.guests if each.uuid == words["uuid"])
+        cpus = cpuset.parse(words["cpus"]) if words["cpus"] else None
+        carried_out = Order(**{**words, "cpus": cpus})
+        self.call(
+            f"record {words['domain_id']} {words['cpus']}",
+            guest,
+            "",
+            lambda: _record(self, str(self.root), carried_out),
+        )
 
     def plug(self, guest: Guest) -> None:
         if guest.plugged < guest.vcpus:
@@ -615,18 +620,21 @@ def _pretend(world: World, log: Path) -> None:
         note("thread", tid, sorted(cpus), world.dedicates(guest))
         _pretending = False
 
-    def spawn(_path: str, command: list[str], *_: Any, **__: Any) -> int:
+    def spawn(*_: Any, **__: Any) -> int:
         global _pretending
         _pretending = True
-        note("order", command[command.index(str(LIBRARY)) + 1 :])
+        for place in sorted((world.root / "run/emupin/orders").iterdir()):
+            if "." not in place.name:
+                note("order", json.loads(place.read_bytes()))
+                place.unlink()
         _pretending = False
         return 0
 
     clock = time.clock_gettime
     os.sched_setaffinity = move  # type: ignore[assignment]
-    os.posix_spawn = spawn  # type: ignore[assignment]
+    os.posix_spawn = spawn
     time.clock_gettime = lambda which: clock(which) + world.clock
-    for module in (hook, recorder):
+    for module in (hook, recording):
         module.os.sched_setaffinity = move
     for name in ("emupin", "emupin.trail.entries"):
         vars(sys.modules[name])["__version__"] = f"0.2.{world.version}"
@@ -652,6 +660,9 @@ class FakeConnection:
 
     def state(self) -> tuple[int, int]:
         return 1, 0
+
+    def jobInfo(self) -> list[int]:  # noqa: N802
+        return [0]
 
     def ID(self) -> int:  # noqa: N802
         return self.guest.runs if self.guest.running else -1
@@ -682,7 +693,8 @@ def _libvirt(world: World, note: Callable[..., None]) -> ModuleType:
         "libvirtError": FakeError, "open": lambda _uri: FakeConnection(world, note),
         "registerErrorHandler": lambda *_: None, "VIR_ERR_NO_DOMAIN": 42, "VIR_ERR_OPERATION_INVALID": 55,
         "VIR_ERR_OPERATION_TIMEOUT": 68, "VIR_DOMAIN_PAUSED": 3, "VIR_DOMAIN_PAUSED_MIGRATION": 2,
-        "VIR_DOMAIN_PAUSED_STARTING_UP": 11, "VIR_DOMAIN_XML_INACTIVE": 2, "VIR_DOMAIN_XML_SECURE": 1,
+        "VIR_DOMAIN_PAUSED_STARTING_UP": 11, "VIR_DOMAIN_SHUTOFF": 5, "VIR_DOMAIN_JOB_NONE": 0,
+        "VIR_DOMAIN_XML_INACTIVE": 2, "VIR_DOMAIN_XML_SECURE": 1,
         "VIR_DOMAIN_AFFECT_LIVE": 1, "VIR_DOMAIN_AFFECT_CONFIG": 2,
     }.items():  # fmt: skip
         setattr(fake, name, value)
@@ -693,7 +705,7 @@ def _record(world: World, root: str, order: Order) -> Mapping[str, Any]:
     from emupin.base.errors import EmupinError
 
     try:
-        return recorder.record_audited(root, order, world.policy, hurried=True)
+        return recording.record_audited(root, order, world.policy, hurried=True)
     except EmupinError:
         return {}  # It is in the trail.
 

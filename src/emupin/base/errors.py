@@ -42,5 +42,9 @@ class RecordError(EmupinError):
     """libvirt did not take the pin into its own definitions."""
 
 
+class BusyError(RecordError):
+    """Somebody else has the guest's job: to be asked again later."""
+
+
 class TimedOutError(EmupinError):
     """The hook's own time limit, after which libvirt must get its answer."""

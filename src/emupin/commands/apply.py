@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from emupin.live.applying import Result
     from emupin.order import Order
     from emupin.policy.values import Policy
-    from emupin.recorder import Recorded
+    from emupin.recording import Recorded
 
 EPILOG = """\
 Without --yes nothing is changed: the lines of <cputune> that would change in libvirt's live and persistent XML are
@@ -115,9 +115,9 @@ def _run(args: argparse.Namespace, context: Context, names: Sequence[str]) -> in
 
 
 def _record(policy: Policy, root: str, order: Order) -> dict[str, Recorded]:
-    from emupin import recorder
+    from emupin import recording
 
-    return recorder.record_audited(root, order, policy, hurried=True)
+    return recording.record_audited(root, order, policy, hurried=True)
 
 
 # -- which policy, which guests ---------------------------------------------------------------------------------------

@@ -25,7 +25,7 @@ from emupin.node.decision import decide
 from emupin.node.enforce import Enforced, enforce
 from emupin.order import SHUT_OFF, Order, order_for
 from emupin.policy.values import KEEP
-from emupin.recorder import Recorded
+from emupin.recording import Recorded
 from emupin.trail import entries, writer
 
 if TYPE_CHECKING:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 
-from emupin.base.errors import RecordError
+from emupin.base.errors import BusyError, RecordError
 from emupin.guest import splice
 from emupin.guest.domainxml import read
 from emupin.node.former import EMULATOR
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     Done = TypeVar("Done")
 
 URI = "qemu:///system"
+RETRY = "run `emupin apply` when that has ended"
 
 
 def bindings() -> Any:
@@ -48,40 +49,51 @@ def connect(seconds: float) -> libvirt.virConnect:
 
 
 def wait_until_free(domain: libvirt.virDomain, seconds: float) -> None:
-    """Wait while the guest is starting or coming in; a call would hold one of libvirtd's workers for 30 s and fail.
+    """Wait, for so many `seconds`, while the guest is starting or coming in, or somebody else has a long job on it.
 
-    Raises RecordError after so many `seconds`.
+    A call would hold one of libvirtd's workers for 30 s and fail. Raises BusyError, libvirtError.
     """
-    import libvirt
-
-    busy = (libvirt.VIR_DOMAIN_PAUSED_MIGRATION, libvirt.VIR_DOMAIN_PAUSED_STARTING_UP)
     deadline, pause = time.monotonic() + seconds, 0.02
-    while True:
-        state, reason = domain.state()
-        if state != libvirt.VIR_DOMAIN_PAUSED or reason not in busy:
-            return
+    while not _is_free(domain):
         if time.monotonic() > deadline:
-            raise RecordError(URI, f"the guest was busy for {seconds / 60:.2g} minutes", "run `virsh emulatorpin`")
+            raise BusyError(URI, "the guest is busy: it is starting, or is being migrated, saved or copied", RETRY)
         time.sleep(pause)
         pause = min(2 * pause, 1.0)
 
 
-def asked_again(ask: Callable[[], Done | None], kind: str, tries: int) -> dict[str, Done]:
-    """What `ask` changed in the definition of a `kind`; somebody else may have the guest's job for 30 s.
-
-    Raises libvirtError, EmupinError.
-    """
+def _is_free(domain: libvirt.virDomain) -> bool:
+    """Raises libvirtError."""
     import libvirt
 
-    for _ in range(tries):
-        try:
-            done = ask()
-        except libvirt.libvirtError as error:
-            if error.get_error_code() != libvirt.VIR_ERR_OPERATION_TIMEOUT:
-                raise
-            continue
-        return {kind: done} if done else {}
-    raise RecordError(URI, f"the {kind} definition was busy {tries} times for 30 s", "run `virsh emulatorpin`")
+    state, reason = domain.state()
+    if state == libvirt.VIR_DOMAIN_PAUSED and reason in (
+        libvirt.VIR_DOMAIN_PAUSED_MIGRATION,
+        libvirt.VIR_DOMAIN_PAUSED_STARTING_UP,
+    ):
+        return False
+    if state == libvirt.VIR_DOMAIN_SHUTOFF:
+        return True
+    try:
+        kind: int = domain.jobInfo()[0]
+    except libvirt.libvirtError as error:
+        # It comes in by migration, has a job already, or has just ended.
+        if error.get_error_code() in (libvirt.VIR_ERR_OPERATION_INVALID, libvirt.VIR_ERR_OPERATION_TIMEOUT):
+            return False
+        raise
+    return bool(kind == libvirt.VIR_DOMAIN_JOB_NONE)
+
+
+def change(ask: Callable[[], Done | None], kind: str) -> dict[str, Done]:
+    """What `ask` changed in the definition of a `kind`. Raises BusyError, libvirtError, EmupinError."""
+    import libvirt
+
+    try:
+        done = ask()
+    except libvirt.libvirtError as error:
+        if error.get_error_code() != libvirt.VIR_ERR_OPERATION_TIMEOUT:
+            raise
+        raise BusyError(URI, "somebody else has held the guest's job for 30 s", RETRY) from None
+    return {kind: done} if done else {}
 
 
 def pin(domain: libvirt.virDomain, cpus: Cpus | None, iothreads: Mapping[int, Cpus], flags: int) -> None:
