@@ -132,7 +132,7 @@ def medians(values: list[tuple[float, float]]) -> tuple[float, float]:
 def main(rounds: int = 60) -> None:
     compile_library()
     ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)  # The recording process becomes our child.
-    folder = Path(tempfile.mkdtemp(prefix="emupin-bench-"))
+    folder = Path(tempfile.mkdtemp(prefix="emupin-bench-", dir="/dev/shm"))
     guest = Guest(folder)
     os.sched_setaffinity(0, {min(guest.cpus)})
     try:
