@@ -12,7 +12,6 @@ import sys
 from emupin import bundle
 from emupin.base import cpuset, files, limit
 from emupin.base.errors import EmupinError, HostError
-from emupin.base.frozen import Frozen
 from emupin.base.log import log
 from emupin.base.system import os
 from emupin.base.text import printable
@@ -21,6 +20,7 @@ from emupin.trail import entries, writer
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import signal as _signal
+    from collections.abc import Sequence
     from types import TracebackType
     from typing import NoReturn
 
@@ -44,18 +44,8 @@ ENFORCES = ("started", "reconnect", "attach")
 NEVER_REFUSED = ("reconnect", "attach", "stopped", "release")
 
 
-class Call(Frozen):
-    """One call of the hook."""
-
-    root: str
-    name: str
-    operation: str
-    shell: int = 0
-    """The front-end's process id, which waits; 0 for none."""
-
-
-class _Progress:
-    """How far this call has come, for trouble of whatever kind and however sudden."""
+class Call:
+    """One call of the hook, and how far it has come: for trouble of whatever kind and however sudden."""
 
     refuses = False
     """Whether trouble refuses the start: the policy says so once it is known."""
@@ -65,22 +55,28 @@ class _Progress:
     trail_fails = False
     """The audit trail could not be written: not tried again, for a lock would be waited for twice."""
 
+    def __init__(self, root: str, name: str, operation: str, shell: int, streams: Sequence[int]) -> None:
+        self.root, self.name, self.operation = root, name, operation
+        self.shell = shell
+        """The front-end's process id, which waits; 0 for none."""
+        self.input, self.output, self.errors = streams
+
 
 def main() -> NoReturn:
     """Serve the call that `sys.argv` and stdin describe, and end at once: to take the interpreter down costs time."""
-    status = run()
+    status = run(sys.argv[1:4])
     bundle.keep()
     os._exit(status)
 
 
-def run() -> int:
-    """The exit status."""
-    shell, name, operation = sys.argv[1:4]
-    call = Call(files.root_from_environment(), name, operation, int(shell))
+def run(arguments: Sequence[str], streams: Sequence[int] = (0, 1, 2)) -> int:
+    """The exit status, for the front-end's process id, the guest's name and the operation."""
+    shell, name, operation = arguments
+    call = Call(files.root_from_environment(), name, operation, int(shell), streams)
     sys.excepthook = lambda kind, error, trace: _report_bug(call, kind, error, trace)
     limit.begin(SECONDS)
     try:
-        _print(serve(call))
+        _print(call, serve(call))
     except EmupinError as error:
         return _trouble(call, str(error))
     return 0
@@ -104,7 +100,7 @@ def serve(call: Call) -> bytes:
     from emupin.node.decision import decide
 
     source = f"domain XML of {call.name}"
-    decision = _Progress.decision = decide(call.root, found.policy, _read_stdin(call), source, found.problems)
+    decision = call.decision = decide(call.root, found.policy, _read_stdin(call), source, found.problems)
     if warnings := decision.warnings[len(found.problems) :]:
         from emupin.node import told
 
@@ -122,11 +118,11 @@ def _act(call: Call, decision: Decision) -> bytes:
     if call.operation == "prepare" and decision.obstacle:
         from emupin.node.ownpin import judge
 
-        decision = _Progress.decision = judge(call.root, decision, _Progress.refuses)
+        decision = call.decision = judge(call.root, decision, call.refuses)
     if not decision.plan.failed:
         return _rewrite(call, decision) if call.operation in DECIDES else _enforce(call, decision)
     failure = HostError(f"guest {call.name}", decision.plan.reason, "change its pins or the policy")
-    changes = [] if _Progress.refuses else _impossible(call, decision)
+    changes = [] if call.refuses else _impossible(call, decision)
     if not changes:
         raise failure
     from emupin.node import told
@@ -135,18 +131,18 @@ def _act(call: Call, decision: Decision) -> bytes:
     return _changed(call, decision, changes)
 
 
-def _print(answer: bytes) -> None:
+def _print(call: Call, answer: bytes) -> None:
     """Raises HostError."""
     try:
-        files.write_all(1, answer)
+        files.write_all(call.output, answer)
     except OSError as error:
         raise HostError("stdout", f"cannot be written: {error.strerror}", "find out what closed it") from None
 
 
 def _set_refuses(call: Call, on_failure: str) -> None:
     refuses = on_failure == "refuse" and call.operation not in NEVER_REFUSED
-    if refuses != _Progress.refuses:
-        _Progress.refuses = refuses
+    if refuses != call.refuses:
+        call.refuses = refuses
         if call.shell:
             os.kill(call.shell, _signal.SIGUSR1 if refuses else _signal.SIGUSR2)
 
@@ -173,13 +169,13 @@ def _read_stdin(call: Call) -> bytes:
     from emupin.guest.xmltree import LARGEST
 
     try:
-        data = files.read_stream(0, LARGEST + 1)
+        data = files.read_stream(call.input, LARGEST + 1)
     except OSError as error:
         raise HostError("stdin", f"cannot be read: {error.strerror}", "libvirt writes the domain XML there") from None
     if not data:
         from emupin.node.emptystdin import complaint
 
-        nothing, _Progress.is_told = complaint(call.root, call.name)
+        nothing, call.is_told = complaint(call.root, call.name)
         raise nothing
     return data
 
@@ -233,7 +229,7 @@ def _enforce(call: Call, decision: Decision) -> bytes:
     done = enforce(call.root, status, cpus, os.sched_setaffinity, decision.plan.iothreads, decision.plan.vhost)
     for each in done.left:
         log(call.root, f"{call.name}: {each}", trouble=True)
-    if _Progress.refuses:
+    if call.refuses:
         done.check(call.name, cpus)
     if not order.is_recorded(call.root, decision.plan, decision.guest, status, decision.policy):
         order.leave(call.root, call.name, order.order_for(decision.plan, status, decision.policy.digest))
@@ -256,19 +252,19 @@ def _audit(
         entry = entries.entry(call.operation, outcome, decision, changes or [], left)
         writer.append(call.root, entry, durable=outcome == "rewritten")
     except HostError as error:
-        _Progress.trail_fails = True
-        if _Progress.refuses:
+        call.trail_fails = True
+        if call.refuses:
             raise
         log(call.root, f"{call.name}: {error}", trouble=True)
 
 
 def _trouble(call: Call, message: str) -> int:
     """Report; the exit status that the policy wants."""
-    if not _Progress.is_told:
+    if not call.is_told:
         _report(call, message)
-    if not _Progress.refuses:
+    if not call.refuses:
         return 0
-    files.write_all(2, os.fsencode(printable(f"emupin: {message}")) + b"\n")
+    files.write_all(call.errors, os.fsencode(printable(f"emupin: {message}")) + b"\n")
     return REFUSED
 
 
@@ -279,9 +275,9 @@ def _report(call: Call, message: str) -> None:
     patience = limit.end()
     text = told.in_short(call.root, call.name, call.operation, message)
     log(call.root, f"{call.operation}: {text}", trouble=True)
-    outcome = "refused" if _Progress.refuses else "failed"
-    entry = entries.failure(call.operation, outcome, call.name, _Progress.decision, text)
-    if not _Progress.trail_fails:
+    outcome = "refused" if call.refuses else "failed"
+    entry = entries.failure(call.operation, outcome, call.name, call.decision, text)
+    if not call.trail_fails:
         try:
             writer.append(call.root, entry, patience=patience)
             told.note(call.root, call.name, call.operation, message)

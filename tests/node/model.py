@@ -381,8 +381,7 @@ class World:
 
     def hook(self, operation: str, guest: Guest, data: str, killable: bool = True) -> bytes | None:
         def body() -> None:
-            sys.argv = ["hook", "0", guest.name, operation]
-            hook.run()
+            hook.run(("0", guest.name, operation))
 
         return self.call(operation, guest, data, body, killable)
 
