@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -201,6 +202,12 @@ def test_own_pin_comes_first() -> None:
 def test_iothreads(inside: str, ids: tuple[int, ...], libvirt: Libvirt) -> None:
     assert guest(inside).iothreads == ids
     assert sorted(domainxml.read(libvirt.printed(minimal(inside)), "libvirt").iothreads) == sorted(ids)
+
+
+def test_as_many_iothreads_as_there_can_be_take_no_time_worth_mentioning() -> None:
+    started = time.process_time()
+    assert guest("<iothreads>65535</iothreads>").iothreads == tuple(range(1, 65536))
+    assert time.process_time() - started < 5, "each free number was looked for among all: minutes"
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 
 from emupin.base.errors import EmupinError, HostError
@@ -25,7 +26,13 @@ if TYPE_CHECKING:
 
 def is_libvirts(path: str) -> bool:
     """Whether libvirt reads the file when it starts, and writes it from memory."""
-    return os.path.realpath(path).startswith(f"{os.path.realpath(root_from_environment() + DEFINITIONS)}/")
+    if os.path.islink(path):
+        path = os.path.realpath(path)
+    return f"{_real(os.path.dirname(path))}/".startswith(f"{_real(root_from_environment() + DEFINITIONS)}/")
+
+
+_real = functools.lru_cache(maxsize=64)(os.path.realpath)
+"""Files of a folder come one after another."""
 
 
 class Wishes(Frozen):

@@ -130,12 +130,9 @@ def _iothreads(document: Document, root: Element) -> tuple[int, ...]:
     """The ids that `<iothreadids>` gives, then the lowest free ones up to the count of `<iothreads>`."""
     listed = root.first("iothreadids")
     ids = [number(document, each, "id") for each in listed.all("iothread")] if listed else []
-    candidate = 1
-    for _ in range(count(document, root.first("iothreads"), 0) - len(ids)):
-        while candidate in ids:
-            candidate += 1
-        ids.append(candidate)
-    return tuple(ids)
+    taken, wanted = set(ids), count(document, root.first("iothreads"), 0)
+    free = [each for each in range(1, wanted + 1) if each not in taken]
+    return (*ids, *free[: max(wanted - len(ids), 0)])
 
 
 def _pins(document: Document, tune: Element | None, tag: str, index: str, what: str) -> dict[int, Cpus]:

@@ -35,20 +35,17 @@ LAST: Wanted = {"": "last"}
 class Element:
     """One element, and the wanted ones inside."""
 
-    __slots__ = ("attributes", "children", "index", "name", "pieces", "start", "wanted")
+    __slots__ = ("attributes", "children", "index", "name", "pieces", "plain", "start", "wanted")
 
     def __init__(self, name: str, attributes: Mapping[str, str], start: int, wanted: Wanted) -> None:
         self.name, self.attributes, self.wanted = name, attributes, wanted
+        self.plain = "" if ":" in name or attributes.get("xmlns") else name
+        """The name of an element that is in no namespace; empty for others."""
         self.start = self.index = start
         """Of its start tag, and expat's at its end (see `splice.element_end`); both count bytes."""
         self.children: list[Element] = []
         self.pieces: list[str] = []
         """Of its text."""
-
-    @property
-    def plain(self) -> str:
-        """The name of an element that is in no namespace; empty for others."""
-        return "" if ":" in self.name or self.attributes.get("xmlns") else self.name
 
     @property
     def text(self) -> str:
