@@ -182,3 +182,15 @@ def test_a_changed_module_counts_at_once(host: Host, tmp_path: Path) -> None:
 def reason(host: Host) -> str:
     assert host.call("prepare", domain_xml()).status == 0
     return str(host.audit()[-1]["reason"])
+
+
+def test_65535_vcpus_each_pinned_to_16384_cpus_are_decided_in_time(tmp_path: Path) -> None:
+    """Through the real front-end, with its real limit: what came of it is a decision."""
+    host = Host(tmp_path)
+    host.set_policy()
+    host.write("sys/devices/system/cpu/online", "0-16383\n")
+    pins = "".join(f"<vcpupin vcpu='{each}' cpuset='0-16383'/>" for each in range(65535))
+    xml = re.sub("<vcpupin.*(?=\n *<emulatorpin)", pins, domain_xml(), flags=re.DOTALL)
+    answer = host.call("migrate", xml.replace(">4</vcpu>", ">65535</vcpu>"))
+    assert (answer.status, "<emulatorpin cpuset='0-16383'/>" in answer.output) == (0, True)
+    assert [each["outcome"] for each in host.audit()] == ["rewritten"]

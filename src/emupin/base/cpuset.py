@@ -14,6 +14,9 @@ if TYPE_CHECKING:
 HIGHEST = 16383
 """The highest CPU index that libvirt accepts (VIR_DOMAIN_CPUMASK_LEN)."""
 
+MOST_NAMED = 1 << 20
+"""CPUs that one text may name, repetitions included: a list of all there are is far shorter."""
+
 BLANKS = " \t\n\r\f\v"
 
 MOST_KNOWN = 4096
@@ -45,24 +48,28 @@ def _parse(text: str) -> frozenset[int]:
     parts = text.split(",")
     if len(parts) > 1 and not parts[-1].strip(BLANKS):
         parts.pop()
+    named = 0
     for part in parts:
-        _add(part.strip(BLANKS), cpus)
+        named += _add(part.strip(BLANKS), cpus)
+        if named > MOST_NAMED:
+            raise CpuListError("names the same CPUs again and again")
     if not cpus:
         raise CpuListError(f"{text!r} leaves no CPU at all")
     return frozenset(cpus)
 
 
-def _add(part: str, cpus: set[int]) -> None:
-    """Apply one part of a list (`N`, `N-M` or `^N`) to `cpus`."""
+def _add(part: str, cpus: set[int]) -> int:
+    """Apply one part of a list (`N`, `N-M` or `^N`) to `cpus`; how many it names."""
     if part.startswith("^"):
         cpus.discard(_number(part[1:], part))
-        return
+        return 1
     first, dash, last = part.partition("-")
     low = _number(first.rstrip(BLANKS), part)
     high = _number(last.lstrip(BLANKS), part) if dash else low
     if low > high:
         raise CpuListError(f"{part!r} runs backwards")
     cpus.update(range(low, high + 1))
+    return high - low + 1
 
 
 def _number(digits: str, part: str) -> int:

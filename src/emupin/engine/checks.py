@@ -8,7 +8,7 @@ from __future__ import annotations
 from emupin.base import cpuset
 from emupin.base.frozen import Frozen
 from emupin.engine.confinement import DEFAULT
-from emupin.engine.situation import all_of, enumerated, floating_vcpus, holders, pinned_vcpus, pins, vcpu_cpus
+from emupin.engine.situation import all_of, enumerated, floating_vcpus, holders, meeting, pinned_vcpus, pins, vcpu_cpus
 from emupin.policy.values import ERROR, FOLLOW, OFF, WARN
 
 TYPE_CHECKING = False
@@ -88,8 +88,10 @@ def vcpu_overlap(cpus: Cpus, situation: Situation) -> str | None:
 
     A vCPU that the placement names is one that its owner knows not to poll.
     """
-    for vcpu, pin in pinned_vcpus(situation.guest, situation.host).items():
-        if vcpu and vcpu not in situation.named and not cpus.isdisjoint(pin):
+    fixed = pinned_vcpus(situation.guest, situation.host)
+    hit = meeting(fixed.values(), cpus)
+    for vcpu, pin in fixed.items():
+        if vcpu and vcpu not in situation.named and pin in hit:
             return f"vCPU {vcpu} runs on {named(cpus & pin)}"
     return None
 
@@ -111,11 +113,10 @@ def floating(cpus: Cpus, situation: Situation) -> str | None:
     """vCPUs that float come and go: where they may be, they share a CPU with the emulator threads now and then."""
     guest, host, others = situation.guest, situation.host, situation.others
     theirs = others.floating
-    own = {
-        vcpu: cpus if pin is None else cpus & pin
-        for vcpu, pin in floating_vcpus(guest, host).items()
-        if vcpu not in situation.named and (pin is None or not cpus.isdisjoint(pin))
-    }
+    moving = {vcpu: pin for vcpu, pin in floating_vcpus(guest, host).items() if vcpu not in situation.named}
+    shared: dict[Cpus | None, Cpus] = {pin: pin & cpus for pin in meeting(moving.values(), cpus)}
+    shared[None] = cpus
+    own = {vcpu: shared[pin] for vcpu, pin in moving.items() if pin in shared}
     both = all_of(own) | cpus & all_of(theirs)
     if not both:
         return None
@@ -127,9 +128,10 @@ def floating(cpus: Cpus, situation: Situation) -> str | None:
 @check(ERROR)
 def realtime(cpus: Cpus, situation: Situation) -> str | None:
     """A vCPU with a fifo or rr scheduler never yields its CPU to an emulator thread, which then hangs the guest."""
-    urgent = situation.guest.realtime
-    for vcpu, pin in pins(situation.guest) if urgent else ():
-        if vcpu in urgent and (pin is None or not cpus.isdisjoint(pin)):
+    urgent = [(vcpu, pin) for vcpu, pin in pins(situation.guest) if vcpu in situation.guest.realtime]
+    hit = meeting((pin for _, pin in urgent), cpus)
+    for vcpu, pin in urgent:
+        if pin is None or pin in hit:
             return f"vCPU {vcpu}, a realtime one, runs on {named(cpus & pin) if pin else 'any CPU'}"
     return None
 
@@ -140,15 +142,16 @@ def iothread_overlap(cpus: Cpus, situation: Situation) -> str | None:
     guest, follow = situation.guest, situation.rule.iothreads == FOLLOW
     spared = situation.named | {0} if follow else {0}
     busy = {vcpu: pin for vcpu, pin in pinned_vcpus(guest, situation.host).items() if vcpu not in spared}
-    there: dict[int, Cpus] = {}
-    for iothread in guest.iothreads:
-        allowed = cpus if follow else guest.iothreadpins.get(iothread, guest.unpinned)
-        there[iothread] = all_of(busy) if allowed is None else all_of(busy) & allowed
+    allowed = {each: cpus if follow else guest.iothreadpins.get(each, guest.unpinned) for each in guest.iothreads}
+    every = all_of(busy)
+    shared = {pin: every if pin is None else every & pin for pin in frozenset(allowed.values())}
+    there = {iothread: shared[pin] for iothread, pin in allowed.items()}
     both = all_of(there)
     if not both:
         return None
     who = numbered("iothread", (iothread for iothread, shared in there.items() if shared))
-    whose = vcpus(vcpu for vcpu, pin in busy.items() if not pin.isdisjoint(both))
+    hit = meeting(busy.values(), both)
+    whose = vcpus(vcpu for vcpu, pin in busy.items() if pin in hit)
     return f"{who} may run on {named(both)}, the {'CPU' if len(both) == 1 else 'CPUs'} of {whose}"
 
 

@@ -80,11 +80,10 @@ def _ordinary_vcpus(situation: Situation) -> Choice:
 
 def _together(by_vcpu: Mapping[int, Cpus | None], situation: Situation) -> Choice:
     """The CPUs of some vCPUs, which must be known of each."""
-    cpus: Cpus = frozenset()
     for vcpu, pin in by_vcpu.items():
         if not pin:
             return Choice(None, f"vCPU {vcpu} is not pinned: `dedicated`, `pool` or `cpus:LIST` need no pin")
-        cpus |= pin
+    cpus: Cpus = frozenset().union(*{pin for pin in by_vcpu.values() if pin})
     inside = situation.host.within(situation.guest.partition) if situation.host else cpus
     # Where the vCPUs run: the kernel keeps them inside, too.
     return Choice(cpus & inside or cpus, vcpus=frozenset(by_vcpu))

@@ -66,7 +66,7 @@ def _far(situation: Situation) -> Cpus:
     if host is None or situation.rule.checks["numa"] != ERROR:
         return frozenset()
     home = host.nodes_of(vcpu_cpus(situation.guest))
-    return frozenset(cpu for cpu in host.online if home and host.node_of(cpu) not in home)
+    return host.online.difference(*(host.nodes[node] for node in home)) if home else frozenset()
 
 
 # -- the best ---------------------------------------------------------------------------------------------------------
@@ -75,9 +75,10 @@ def _far(situation: Situation) -> Cpus:
 def best(wanted: int, free: Cpus, situation: Situation) -> Cpus:
     """So many of the `free` CPUs: near ones first, of these undisturbed ones, of these as `_compact` says."""
     disturbed = _floated(situation), _with_iothreads(situation), interrupted(situation)
+    near = _by_distance(situation)
     classes: dict[tuple[int, int], set[int]] = {}
     for cpu in free:
-        rank = _distance(cpu, situation), sum(cpu in cpus for cpus in disturbed)
+        rank = sum(cpu not in cpus for cpus in near), sum(cpu in cpus for cpus in disturbed)
         classes.setdefault(rank, set()).add(cpu)
     chosen: Cpus = frozenset()
     for rank in sorted(classes):
@@ -94,16 +95,18 @@ def _compact(wanted: int, cpus: Cpus, situation: Situation) -> Cpus:
     busy = pinned_cpus(situation) | all_of(others.dedicated, others.shared) | situation.policy.reserved
     cache = _cache_of_vcpu_0(situation)
     chosen: set[int] = set()
-    cores = {_core(cpu, host) for cpu in cpus}
-    for core in sorted(cores, key=lambda core: (core.isdisjoint(cache), min(core))):
+    core_of = _cores(cpus, host)
+    for core in sorted(set(core_of.values()), key=lambda core: (core.isdisjoint(cache), min(core))):
         if core <= cpus and core.isdisjoint(busy) and len(chosen) + len(core) <= wanted:
             chosen |= core
-    left = sorted(cpus - chosen, key=lambda cpu: (not _core(cpu, host).isdisjoint(busy), cpu not in cache, cpu))
+    left = sorted(cpus - chosen, key=lambda cpu: (not core_of[cpu].isdisjoint(busy), cpu not in cache, cpu))
     return frozenset(chosen).union(left[: wanted - len(chosen)])
 
 
-def _core(cpu: int, host: Host | None) -> Cpus:
-    return host.siblings(cpu) if host else frozenset((cpu,))
+def _cores(cpus: Cpus, host: Host | None) -> dict[int, Cpus]:
+    """The core of each of `cpus`; a CPU of which nothing is known is one itself."""
+    known = {cpu: core for core in (host.cores if host else ()) for cpu in core}
+    return {cpu: known.get(cpu) or frozenset((cpu,)) for cpu in cpus}
 
 
 def _cache_of_vcpu_0(situation: Situation) -> Cpus:
@@ -111,27 +114,25 @@ def _cache_of_vcpu_0(situation: Situation) -> Cpus:
     return frozenset().union(*(cpus for cpus in host.l3 if not cpus.isdisjoint(home))) if host else frozenset()
 
 
-def _distance(cpu: int, situation: Situation) -> int:
-    """0 on the NUMA node of vCPU 0, 1 on another one of the guest's, 2 elsewhere."""
+def _by_distance(situation: Situation) -> tuple[Cpus, ...]:
+    """The CPUs on the NUMA nodes of vCPU 0, and those on the guest's: a CPU that is in neither is the farthest."""
     host, guest = situation.host, situation.guest
     if host is None:
-        return 0
-    node = host.node_of(cpu)
-    if node in host.nodes_of(guest.vcpu_cpus(0) or frozenset()):
-        return 0
-    return 1 if node in host.nodes_of(vcpu_cpus(guest)) else 2
+        return ()
+    first, every = host.nodes_of(guest.vcpu_cpus(0) or ()), host.nodes_of(vcpu_cpus(guest))
+    return tuple(frozenset().union(*(host.nodes[node] for node in nodes)) for nodes in (first, first | every))
 
 
 def _floated(situation: Situation) -> Cpus:
     """Where vCPUs float, this guest's and others'; as far as that is known."""
-    own = (cpus for cpus in floating_vcpus(situation.guest, situation.host).values() if cpus)
+    own = {cpus for cpus in floating_vcpus(situation.guest, situation.host).values() if cpus}
     return all_of(situation.others.floating).union(*own)
 
 
 def _with_iothreads(situation: Situation) -> Cpus:
     """The CPUs that iothreads are pinned to, others' and those of this guest that stay where they are."""
     guest = situation.guest
-    own = () if situation.rule.iothreads == FOLLOW else guest.iothreadpins.values()
+    own = () if situation.rule.iothreads == FOLLOW else frozenset(guest.iothreadpins.values())
     return all_of(situation.others.iothreads).union(*own)
 
 

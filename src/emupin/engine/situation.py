@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from emupin.base.frozen import Frozen
 from emupin.base.text import printable
-from emupin.guest.domain import is_in_one_core
+from emupin.guest.domain import of_one_core
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
     from emupin.engine.host import Host
     from emupin.guest.domain import Domain
@@ -68,28 +68,30 @@ def pins(guest: Domain) -> list[tuple[int, Cpus | None]]:
 
 def vcpu_cpus(guest: Domain) -> Cpus:
     """The CPUs of all vCPUs that are confined to some."""
-    return frozenset().union(*(cpus for _, cpus in pins(guest) if cpus is not None))
+    return frozenset().union(*{cpus for _, cpus in pins(guest) if cpus is not None})
 
 
 def pinned_vcpus(guest: Domain, host: Host | None) -> dict[int, Cpus]:
     """The CPUs of the vCPUs that are pinned: each to CPUs of one core."""
-    cores = host.cores if host else ()
-    return {vcpu: cpus for vcpu, cpus in pins(guest) if cpus is not None and is_in_one_core(cpus, cores)}
+    known = [(vcpu, cpus) for vcpu, cpus in pins(guest) if cpus is not None]
+    fixed = of_one_core((cpus for _, cpus in known), host.cores if host else ())
+    return {vcpu: cpus for vcpu, cpus in known if cpus in fixed}
 
 
 def floating_vcpus(guest: Domain, host: Host | None) -> dict[int, Cpus | None]:
     """The CPUs of the vCPUs that are not pinned; None where they are not known."""
-    cores, anywhere = (host.cores, host.balanced(host.within(guest.partition))) if host else ((), None)
-    return {
-        vcpu: anywhere if cpus is None else cpus
-        for vcpu, cpus in pins(guest)
-        if cpus is None or not is_in_one_core(cpus, cores)
-    }
+    fixed, anywhere = pinned_vcpus(guest, host), host.balanced(host.within(guest.partition)) if host else None
+    return {vcpu: anywhere if cpus is None else cpus for vcpu, cpus in pins(guest) if vcpu not in fixed}
 
 
 def all_of(*uses: Mapping[str, Cpus] | Mapping[int, Cpus]) -> Cpus:
     """The CPUs that somebody has."""
-    return frozenset().union(*(cpus for each in uses for cpus in each.values()))
+    return frozenset().union(*{cpus for each in uses for cpus in each.values()})
+
+
+def meeting(pins: Iterable[Cpus | None], cpus: Cpus) -> frozenset[Cpus]:
+    """The different `pins` that have some of `cpus`."""
+    return frozenset(pin for pin in frozenset(pins) if pin is not None and not pin.isdisjoint(cpus))
 
 
 def cpus_that_matter(guest: Domain, policy: Policy, host: Host | None) -> Cpus:
@@ -97,7 +99,7 @@ def cpus_that_matter(guest: Domain, policy: Policy, host: Host | None) -> Cpus:
     named = [policy.pool, vcpu_cpus(guest), guest.cpuset, guest.emulatorpin]
     named += [each.cpus for rule in policy.rules for each in (*rule.placement, *rule.vhost) if each.cpus]
     cpus: Cpus = frozenset().union(*filter(None, named))
-    return cpus if host is None else cpus.union(*(host.siblings(cpu) for cpu in cpus))
+    return cpus if host is None else cpus.union(*(core for core in host.cores if not core.isdisjoint(cpus)))
 
 
 MOST_NAMED = 3

@@ -91,7 +91,7 @@ class Memory(Frozen):
 
     @property
     def preallocated(self) -> tuple[Nodes, ...]:
-        """The nodes of each part of the memory that is bound to some and allocated before the guest starts.
+        """The different nodes of parts of the memory that are bound to some and allocated before the guest starts.
 
         As qemuBuildMemoryBackendProps has it: a guest without cells has one part; nothing is bound by `restrictive`.
         """
@@ -99,10 +99,10 @@ class Memory(Frozen):
             return ()
         parts: list[tuple[int | None, Nodes | None]] = [(cell, self.memnodes.get(cell)) for cell in self.cells]
         parts = [(cell, nodes or self.nodes) for cell, nodes in parts or [(None, None)]]
-        return tuple(nodes for cell, nodes in parts if nodes and (self.immediate or self._has_hugepages(cell)))
-
-    def _has_hugepages(self, cell: int | None) -> bool:
-        return any(cells is None or cell in cells for cells in self.hugepages)
+        if not self.immediate and None not in self.hugepages:
+            large: Nodes = frozenset().union(*{cells for cells in self.hugepages if cells})
+            parts = [(cell, nodes) for cell, nodes in parts if cell in large]
+        return tuple(dict.fromkeys(nodes for _, nodes in parts if nodes))
 
 
 class Domain(Frozen):
@@ -155,14 +155,19 @@ class Domain(Frozen):
         return self.vcpupins.get(vcpu, self.unpinned)
 
 
-def is_in_one_core(cpus: Cpus, cores: Sequence[Cpus]) -> bool:
-    """Whether a vCPU on `cpus` is pinned: they lie within one of the `cores`. On more than that it floats.
+def of_one_core(pins: Iterable[Cpus], cores: Sequence[Cpus]) -> frozenset[Cpus]:
+    """The different `pins` that lie within one core: a vCPU on such CPUs is pinned, on more than that it floats.
 
-    `cores` are those that are online. Where none is known, a core is one CPU.
+    `cores` are those that are online. Where none is known, a core is one CPU. A guest may have thousands of vCPUs, and
+    as many CPUs for each: nobody asks of each of them.
     """
-    if len(cpus) == 1 or not cores:
-        return len(cpus) == 1
-    return sum(not core.isdisjoint(cpus) for core in cores) == 1
+    different = frozenset(pins)
+    single = frozenset(each for each in different if len(each) == 1)
+    several = different - single
+    if not several or not cores:
+        return single
+    core_of = {cpu: number for number, core in enumerate(cores) for cpu in core}
+    return single | {each for each in several if len({core_of[cpu] for cpu in each if cpu in core_of}) == 1}
 
 
 class Status(Frozen):

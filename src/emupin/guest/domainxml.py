@@ -150,7 +150,7 @@ def _realtime(document: Document, tune: Element | None) -> frozenset[int]:
     """The vCPUs that some `<vcpusched>` makes realtime. Raises DomainError."""
     scheds = tune.all("vcpusched") if tune else []
     realtime = [each for each in scheds if each.attributes.get("scheduler") in ("fifo", "rr")]
-    return frozenset().union(*[cpus(document, each, "vcpus") for each in realtime])
+    return frozenset().union(*{cpus(document, each, "vcpus") for each in realtime})
 
 
 def _interfaces(root: Element) -> frozenset[str]:

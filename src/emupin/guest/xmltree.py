@@ -22,6 +22,11 @@ if TYPE_CHECKING:
 LARGEST = 16 * 1024 * 1024
 """Bytes; a larger document is refused."""
 
+MOST_ELEMENTS = 1 << 18
+"""Elements that somebody asks for; a document with more is refused. A pin for each of the most vCPUs and iothreads that
+are read, and a scheduler for each vCPU, are fewer.
+"""
+
 NOTHING: Wanted = {}
 """Keep the element, and nothing inside."""
 
@@ -68,6 +73,10 @@ class Document:
     def __init__(self, data: bytes, source: str, root: str, hint: str) -> None:
         """`source` names it in errors; `hint` tells what to do about a root element that is not `root`."""
         self.data, self.source, self.root, self.hint = data, source, root, hint
+        self.lists: dict[str, frozenset[int]] = {}
+        """Of CPUs, by the texts that name them."""
+        self.named = 0
+        """How many CPUs those name together."""
 
     def refuse(self, where: int, what: str, hint: str) -> NoReturn:
         """Raise DomainError for what is at the offset `where`. Lines end as XML says: at LF, CR LF or CR."""
@@ -127,6 +136,8 @@ class Document:
                 return
             element = Element(name, attributes, parser.CurrentByteIndex, wanted)
             outer.children.append(element)
+            if len(outer.children) > MOST_ELEMENTS:
+                self.refuse(element.start, f"more than {MOST_ELEMENTS} elements in <{outer.name}>", "wrong file?")
             enter(element)
             if wanted is TEXT:
                 parser.CharacterDataHandler = element.pieces.append

@@ -14,6 +14,10 @@ if TYPE_CHECKING:
     from emupin.guest.xmltree import Document, Element
 
 
+LONGEST_SHOWN = 200
+"""Characters of a value in an error."""
+
+
 def number_in(text: str) -> int | None:
     """`text` as a whole number of ASCII digits; None where it is something else."""
     return int(text) if text.isascii() and text.isdigit() and len(text) < 12 else None
@@ -29,18 +33,30 @@ def number(document: Document, element: Element, name: str, highest: int = HIGHE
 
 
 def cpus(document: Document, element: Element, name: str) -> Cpus:
-    """The attribute `name`, a list of CPUs or, with the same syntax, of nodes or vCPUs. Raises DomainError."""
-    try:
-        return cpuset.parse(element.attributes.get(name, ""))
-    except cpuset.CpuListError as error:
-        _refuse(document, element, name, f": {error}", "give a list such as 0-3,8")
+    """The attribute `name`, a list of CPUs or, with the same syntax, of nodes or vCPUs; equal texts give one object.
+
+    Raises DomainError.
+    """
+    text = element.attributes.get(name, "")
+    found = document.lists.get(text)
+    if found is None:
+        try:
+            found = document.lists[text] = cpuset.parse(text)
+        except cpuset.CpuListError as error:
+            _refuse(document, element, name, f": {error}", "give a list such as 0-3,8")
+        document.named += len(found)
+        if document.named > cpuset.MOST_NAMED:
+            what = f"its CPU lists name more than {cpuset.MOST_NAMED} CPUs together"
+            document.refuse(element.start, what, "no host needs that: wrong file?")
+    return found
 
 
 def _refuse(document: Document, element: Element, name: str, what: str, hint: str) -> NoReturn:
     tag, value = element.name, element.attributes.get(name)
+    shown = value if value is None or len(value) <= LONGEST_SHOWN else value[:LONGEST_SHOWN] + "…"
     if value is None:
         document.refuse(element.start, f"<{tag}> has no attribute {name!r}", "libvirt requires it")
-    document.refuse(element.start, f"<{tag} {name}={value!r}>{what}", hint)
+    document.refuse(element.start, f"<{tag} {name}={shown!r}>{what}", hint)
 
 
 def count(document: Document, element: Element | None, default: int) -> int:

@@ -187,7 +187,7 @@ class Book:
             yield owner, start.vcpus, start.iothreads
 
     def _is_pinned(self, pin: int) -> bool:
-        """As `is_in_one_core` says, of masks; 0 is any CPU."""
+        """As `of_one_core` says, of masks; 0 is any CPU."""
         if not pin & (pin - 1):
             return pin > 0
         if self._cores is None:
@@ -264,8 +264,8 @@ class Book:
 
 def pinned(guest: Domain) -> tuple[tuple[int, ...], int]:
     """The CPUs of a guest's vCPUs and iothreads, in the form of a Tenant."""
-    vcpus = {to_mask(cpus or ()) for _, cpus in pins(guest)}
-    return tuple(sorted(vcpus)), to_mask(frozenset().union(*guest.iothreadpins.values()))
+    vcpus = {to_mask(cpus or ()) for cpus in {cpus for _, cpus in pins(guest)}}
+    return tuple(sorted(vcpus)), to_mask(frozenset().union(*{*guest.iothreadpins.values()}))
 
 
 def recorded(guest: Domain) -> int:

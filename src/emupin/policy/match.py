@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from emupin.guest.domain import is_in_one_core
+from emupin.guest.domain import of_one_core
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -49,7 +49,8 @@ def mismatch(guest: Domain, match: Match, cores: Cores) -> str | None:
 
 def is_pinned(guest: Domain, cores: Cores) -> bool:
     """Whether every vCPU is pinned, each to CPUs of one core."""
-    return all(is_in_one_core(guest.vcpu_cpus(vcpu) or frozenset(), cores) for vcpu in range(guest.vcpus))
+    pins = {guest.vcpu_cpus(vcpu) or frozenset() for vcpu in range(guest.vcpus)}
+    return len(of_one_core(pins, cores)) == len(pins)
 
 
 def _any_fits(values: Iterable[str | None], patterns: tuple[str, ...]) -> bool:

@@ -117,10 +117,10 @@ def facts(guest: Domain, host: Host, others: Others, problems: int = 0) -> dict[
         "offline": cpuset.format(guest.offline),
         "cpuset": _text(guest.cpuset),
         "automatic": guest.automatic,
-        "vcpupins": {str(vcpu): cpuset.format(pin) for vcpu, pin in guest.vcpupins.items()},
+        "vcpupins": _pins(guest.vcpupins),
         "emulatorpin": _text(guest.emulatorpin),
         "iothreads": guest.iothreads,
-        "iothreadpins": {str(iothread): cpuset.format(pin) for iothread, pin in guest.iothreadpins.items()},
+        "iothreadpins": _pins(guest.iothreadpins),
         "realtime": cpuset.format(guest.realtime),
         "interfaces": None if guest.interfaces is None else sorted(guest.interfaces),
         "flavor": guest.flavor,
@@ -155,6 +155,11 @@ def _memory(memory: Memory) -> dict[str, Json] | None:
         "nodes": _text(memory.nodes),
         "memnodes": {str(cell): cpuset.format(nodes) for cell, nodes in memory.memnodes.items()},
     }
+
+
+def _pins(pins: Mapping[int, frozenset[int]]) -> dict[str, Json]:
+    texts = {pin: cpuset.format(pin) for pin in frozenset(pins.values())}
+    return {str(number): texts[pin] for number, pin in pins.items()}
 
 
 def _by_guest(uses: Mapping[str, frozenset[int]]) -> dict[str, Json]:
