@@ -12,7 +12,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from hosts import HOOK, POLICY, PROJECT, Host, domain_xml
+from guests import Machine
+from hosts import HOOK, POLICY, PROJECT, Answer, Host, domain_xml
 
 REFUSE = POLICY.replace("rules:", "defaults: {on_failure: refuse}\nrules:")
 PROTECTED = ("reconnect", "attach", "release")
@@ -194,3 +195,85 @@ def test_65535_vcpus_each_pinned_to_16384_cpus_are_decided_in_time(tmp_path: Pat
     answer = host.call("migrate", xml.replace(">4</vcpu>", ">65535</vcpu>"))
     assert (answer.status, "<emulatorpin cpuset='0-16383'/>" in answer.output) == (0, True)
     assert [each["outcome"] for each in host.audit()] == ["rewritten"]
+
+
+ALL_OPERATIONS = ("prepare", "migrate", "restore", "started", *PROTECTED)
+LIVE = 'mount -t tmpfs none /dev && exec "$0" "$@"'
+
+
+def through(host: Host, shell: str, ahead: str) -> None:
+    """Have the hook run by `shell`, after what is `ahead`."""
+    inner = host.hook
+    host.hook = inner.with_name("limited")
+    host.hook.write_text(f'#!/bin/sh\n{ahead}\nexec {shell} {inner} "$@"\n')
+    host.hook.chmod(0o755)
+
+
+@pytest.mark.parametrize("limit", [12, 16])
+@pytest.mark.parametrize("shell", ["dash", "bash"])
+def test_few_descriptors_are_enough(host: Host, shell: str, limit: int) -> None:
+    if not shutil.which(shell):
+        pytest.skip(f"needs {shell}")
+    host.set_policy(REFUSE)
+    Machine(host)
+    through(host, shell, f"ulimit -n {limit}")
+    for operation in ALL_OPERATIONS:
+        answer = host.call(operation, domain_xml())
+        assert (answer.status, answer.error) == (0, ""), operation
+        assert ("<emulatorpin cpuset='2'/>" in answer.output) == (operation in ("prepare", "migrate", "restore"))
+
+
+@pytest.mark.parametrize(("shell", "limit"), [("dash", 11), ("bash", 4), ("bash", 7), ("bash", 10)])
+def test_with_fewer_no_running_guest_is_harmed(host: Host, shell: str, limit: int) -> None:
+    """With less than eleven dash reads no script at all: it puts the script's file at the tenth descriptor."""
+    if not shutil.which(shell):
+        pytest.skip(f"needs {shell}")
+    host.set_policy(REFUSE)
+    through(host, shell, f"ulimit -n {limit}")
+    assert [host.call(operation, domain_xml()).status for operation in PROTECTED] == [0] * len(PROTECTED)
+
+
+@pytest.fixture
+def no_room() -> Iterator[Path]:
+    """A cgroup with room for one process."""
+    places = [Path("/sys/fs/cgroup/pids"), Path("/sys/fs/cgroup")]
+    place = next((each for each in places if (each / "cgroup.procs").exists()), places[1])
+    group = place / f"emupin-no-room-{os.getpid()}-{time.time_ns()}"
+    try:
+        group.mkdir()
+    except OSError:
+        pytest.skip("needs a pids cgroup that may be written to")
+    if not (group / "pids.max").exists():
+        group.rmdir()
+        pytest.skip("needs a pids cgroup")
+    (group / "pids.max").write_text("1")
+    yield group
+    group.rmdir()
+
+
+@pytest.mark.parametrize("shell", ["dash", "bash"])
+def test_a_cgroup_without_room_costs_no_time(host: Host, no_room: Path, shell: str) -> None:
+    """bash would try again for fifteen seconds, and libvirt wait for it."""
+    if not shutil.which(shell):
+        pytest.skip(f"needs {shell}")
+    host.set_policy(REFUSE)
+    through(host, shell, f"echo $$ >{no_room}/cgroup.procs")
+    for operation in ALL_OPERATIONS:
+        began = time.monotonic()
+        assert host.call(operation, domain_xml()) == Answer(0, "", ""), operation
+        assert time.monotonic() - began < LIMIT + BUSY
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can mount")
+def test_a_guest_is_stopped_for_no_record(host: Host) -> None:
+    """Without /dev/null the recording process cannot be started: its threads are placed all the same."""
+    host.set_policy(REFUSE)
+    Machine(host, stored="2-5")
+    inner = host.hook
+    host.hook = inner.with_name("without-null")
+    host.hook.write_text(f"#!/bin/sh\nexec unshare --mount sh -c '{LIVE}' {inner} \"$@\"\n")
+    host.hook.chmod(0o755)
+    assert host.call("started", domain_xml()) == Answer(0, "", "")
+    entry = host.audit()[-1]
+    assert (entry["op"], entry["outcome"]) == ("started", "unchanged")
+    assert list((host.root / "run/emupin/orders").iterdir()), "the next recording process finds it"
