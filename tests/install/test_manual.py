@@ -13,10 +13,15 @@ from test_linters import need
 
 from emupin import __version__
 from emupin.cli import COMMANDS
+from emupin.engine.host import Host
+from emupin.engine.situation import Others
 from emupin.grammar.policyfile import compile_policy
 from emupin.grammar.schema import KEYS
+from emupin.guest.domainxml import read
 from emupin.live.prometheus import LASTING, render
 from emupin.live.survey import Survey
+from emupin.trail.entries import facts
+from emupin.trail.form import DECIDED, DECIDING, DECISION, EVERY, FAILED, OTHERS, RECORD
 
 PACKAGING = Path(__file__).parents[2] / "packaging"
 POLICY_PAGE = PACKAGING / "man/emupin-policy.5"
@@ -56,6 +61,16 @@ def test_the_manual_tells_of_every_metric(manual: Path) -> None:
         group = next((f"emupin_{word}_" for word in LASTING if name.startswith(f"emupin_{word}_")), "")
         assert group + "counter" * bool(group) in told, name
         assert name[len(group) :] in told, name
+
+
+def test_the_manual_tells_of_every_field_of_the_audit_trail(manual: Path) -> None:
+    section = manual.read_text().partition(".SH AUDIT TRAIL\n")[2].partition("\n.SH ")[0]
+    told = set(re.findall(r"[a-z][a-z_0-9]+", section))
+    guest = read(b"<domain><name>a</name></domain>", "test")
+    fields = {key for keys in (EVERY, DECISION, DECIDED, RECORD, *OTHERS.values()) for key in keys}
+    fields |= {*facts(guest, Host(frozenset((0,))), Others())} | {"left", "previous", "vhost"}
+    outcomes = {"rewritten", "decided", "unchanged", "enforced", "recorded", *FAILED}
+    assert (fields | {*DECIDING, *OTHERS} | outcomes) - told == set()
 
 
 def test_the_manual_is_plain_ascii_and_does_not_depend_on_the_terminal(manual: Path) -> None:
