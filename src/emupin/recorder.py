@@ -30,7 +30,7 @@ LINGER_SECONDS = 1.0
 """How long to be there for the next order."""
 PAUSE_SECONDS = 0.05
 LONGEST_PAUSE = 1.0
-"""Between two questions to a guest that is busy."""
+"""Between two questions to a guest that is busy; but no less than the first one took, which may be 30 s."""
 WAIT_SECONDS = 3600.0
 """How long a guest may be busy before the recording is given up."""
 
@@ -76,25 +76,28 @@ def serve(root: str) -> None:
             work[order.uuid] = _Work(order, now, now)
             active = now
         for each in [each for each in work.values() if each.due <= now]:
-            if _is_done(root, each):
+            pause = _carry_out(root, each)
+            if pause is None:
                 del work[each.order.uuid]
                 _forget(_taken(root, each.order.uuid))
             else:
-                work[each.order.uuid] = each.replace(due=min(2 * now - each.since, now + LONGEST_PAUSE) + PAUSE_SECONDS)
+                work[each.order.uuid] = each.replace(due=time.monotonic() + pause)
         time.sleep(PAUSE_SECONDS if time.monotonic() < active + LINGER_SECONDS else LONGEST_PAUSE)
 
 
-def _is_done(root: str, work: _Work) -> bool:
-    """Whether the order is carried out, or has failed for good: then it is in the trail and in syslog."""
+def _carry_out(root: str, work: _Work) -> float | None:
+    """How many seconds later to ask again; None where that is done, or has failed for good and is in the trail."""
+    asked = time.monotonic()
     try:
         record_audited(root, work.order, store.find(root).policy)
     except BusyError as error:
-        if time.monotonic() < work.since + WAIT_SECONDS:
-            return False
+        waited = asked - work.since
+        if waited < WAIT_SECONDS:
+            return max(PAUSE_SECONDS, time.monotonic() - asked, min(waited, LONGEST_PAUSE))
         report(root, work.order, "failed", f"{error} (asked for {WAIT_SECONDS / 60:.0f} minutes)", {})
     except EmupinError:
         pass
-    return True
+    return None
 
 
 def _take(root: str, work: Mapping[str, object]) -> Iterator[Order]:
