@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import os
 import re
 import signal
 from typing import TYPE_CHECKING, Callable
@@ -20,6 +21,8 @@ Golden = Callable[["Path", "bytes | None"], None]
 # A shell's background job ignores SIGINT, what `nohup` starts SIGHUP, and all that the tests start would inherit it.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 signal.signal(signal.SIGHUP, signal.SIG_DFL)
+
+os.environ.pop("COLUMNS", None)  # Tests that are about the width of a terminal set it.
 
 settings.register_profile("here", deadline=None)  # A busy machine is no failure.
 settings.load_profile("here")

@@ -11,7 +11,7 @@ packages="python3 python3-venv python3-libvirt python3-lxml python3-yaml python3
     logrotate sysstat"
 more="secilc debhelper dh-python fakeroot lintian rpm rpmlint groff mandoc zsh fish python3-argcomplete"
 # The tests that need one of these are skipped where the release has no such package.
-apart="tests/real tests/microvm tests/host tests/pristine" # not in the first, fast run
+apart="tests/install tests/real tests/microvm tests/host tests/pristine" # not in the first, fast run
 
 fail() {
     printf 'tests/run.sh: %s\n' "$1" >&2
@@ -22,12 +22,14 @@ fail() {
 
 in_ci() { [ -n "${CI-}" ] && [ "$CI" != false ]; }
 
-add_packages() { # what the suites need that make whole systems
-    case "$*" in
-    *host* | *pristine*) ;;
-    *) in_ci || return 0 ;;
+add_packages() { # what the suites need that build packages or make whole systems
+    case "$*$(in_ci && echo install host)" in
+    *install* | *host* | *pristine*) ;;
+    *) more= ;;
     esac
-    packages="$packages debootstrap e2fsprogs qemu-utils"
+    case "$*$(in_ci && echo host)" in
+    *host* | *pristine*) packages="$packages debootstrap e2fsprogs qemu-utils" ;;
+    esac
 }
 
 missing_packages() { # missing_packages PACKAGES
@@ -99,7 +101,7 @@ TEXT
 use_packaged() { # use_packaged MODULES: Debian has the test runner, too; the linters are skipped then
     if ! in_ci && [ "$(id -u)" -eq 0 ] && command -v apt-get >/dev/null; then
         echo "tests/run.sh: no package index: testing with the distribution's pytest, without linters" >&2
-        packages="python3-pytest python3-hypothesis python3-typing-extensions" more=
+        packages="python3-pytest python3-pytest-xdist python3-hypothesis python3-typing-extensions" more=
         install_packages
     fi
     if in_ci || ! .venv/bin/python -c 'import hypothesis, pytest'; then
@@ -109,6 +111,12 @@ use_packaged() { # use_packaged MODULES: Debian has the test runner, too; the li
 }
 
 run_pytest() { .venv/bin/python -m pytest "$@"; }
+
+on_all_cpus() { # options for a suite whose files disturb each other as little as two users of a machine do
+    if .venv/bin/python -c 'import importlib.util, sys; sys.exit(not importlib.util.find_spec("xdist"))'; then
+        echo --numprocesses auto --dist loadfile
+    fi
+}
 
 suite() { # suite ARGUMENT…: a failure does not keep the others from running
     run_pytest -q "$@" || failed="$failed $1"
@@ -125,16 +133,23 @@ if [ $# -gt 0 ]; then
     exit
 fi
 failed=
-# shellcheck disable=SC2046,SC2086 # a list of words
-suite tests $(printf -- '--ignore %s ' $apart)
+# shellcheck disable=SC2046,SC2086 # lists of words
+suite tests $(on_all_cpus) $(printf -- '--ignore %s ' $apart)
 suite tests/real
-if in_ci; then suite tests/microvm; fi
-echo "tests/run.sh: not run, because each takes longer:"
-in_ci || echo "  tests/run.sh tests/microvm     two kernels with cgroup v2, in micro VMs (ten minutes)"
-cat <<'TEXT'
+if in_ci; then
+    # shellcheck disable=SC2046 # a list of words
+    suite tests/install $(on_all_cpus)
+    suite tests/microvm
+    suite tests/host
+else
+    cat <<'TEXT'
+tests/run.sh: not run, because each takes longer:
+  tests/run.sh tests/install     packages, install.sh and the Ansible role, in throw-away roots (ten minutes)
+  tests/run.sh tests/microvm     two kernels with cgroup v2, in micro VMs (ten minutes)
   tests/run.sh tests/host        Debian 12 and 13 with systemd and AppArmor, under QEMU (a quarter of an hour)
-  tests/run.sh tests/pristine    all of it on pristine Debian 11, 12, 13 and unstable (an hour)
 TEXT
+fi
+echo "tests/run.sh: \`tests/run.sh tests/pristine\` takes an hour: the tests on pristine Debian 11, 12, 13 and unstable"
 if [ -n "$failed" ]; then
     fail "failed:$failed" "their messages are above"
 fi

@@ -108,6 +108,7 @@ def guest(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> FakeDomain:
         setattr(fake, name, value)
     monkeypatch.setitem(sys.modules, "libvirt", fake)
     monkeypatch.setattr(time, "sleep", lambda _seconds: None)
+    monkeypatch.setattr(recorder, "_stamp", lambda: recorder.STAMP)  # Somebody may be editing the file.
     monkeypatch.setattr(recorder, "LINGER_SECONDS", 0.01)
     monkeypatch.setattr(recorder, "LONGEST_PAUSE", 0.0)
     monkeypatch.setattr(recorder, "PAUSE_SECONDS", 0.0)
@@ -305,6 +306,23 @@ def test_an_order_that_comes_while_its_guest_is_busy_takes_the_place_of_the_othe
     monkeypatch.setattr(time, "sleep", come)
     assert serve(tmp_path, order()) == ["recorded"]
     assert guest.pins[LIVE] == "3"
+
+
+def test_after_an_upgrade_the_new_version_goes_on_with_a_faked_libvirt(
+    guest: FakeDomain, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A process that waits for a long migration would load what is left to load from another version."""
+    guest.states = [(PAUSED, MIGRATION)]
+    monkeypatch.setattr(time, "sleep", lambda _seconds: monkeypatch.setattr(recorder, "_stamp", lambda: (1, 1)))
+
+    def become(program: str, command: list[str]) -> None:
+        assert (program, command) == (sys.executable, orders.command())
+        raise EOFError
+
+    monkeypatch.setattr(os, "execv", become)
+    with pytest.raises(EOFError):
+        serve(tmp_path, order())
+    assert os.listdir(tmp_path / "run/emupin/orders") == [f".{UUID}"], "it finds what was taken"
 
 
 @pytest.mark.parametrize("newer", [False, True])

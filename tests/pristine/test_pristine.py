@@ -47,8 +47,10 @@ def test_the_hook_and_the_command_line_work(root: Root) -> None:
     root.must_run("emupin", "policy", "check", "/etc/emupin/policy.yaml.example")
     (root.path / "etc/emupin/policy.json").write_text(json.dumps(POLICY))
     guest = (root.path / "srv/emupin/fixtures/xml/demo.xml").read_text()
+    for cpu, here in (("2", "0"), ("3", "1"), ("4", "1"), ("5", "1")):  # The smallest machine has two.
+        guest = guest.replace(f'cpuset="{cpu}"', f'cpuset="{here}"')
     said = root.must_run("/etc/libvirt/hooks/qemu", "demo", "restore", "begin", "-", input=guest)
-    assert "<emulatorpin" in said
+    assert '<emulatorpin cpuset="0"/>' in said
     root.must_run("emupin", "audit", "verify")
 
 
