@@ -168,12 +168,11 @@ class MadeHost:
         if decided.cpus is not None:
             self.claims[guest.uuid] = decided.cpus, decided.dedicated
         problems = ("policy.yaml: is not valid",) if self.random.random() < 0.01 else ()
-        warnings = problems + decided.warnings
-        decision = Decision(data, facts, self.host, self.topology, others, self.policy, decided, warnings)
+        decision = Decision(data, facts, self.host, self.topology, others, self.policy, decided, problems)
         if decided.failed or self.random.random() < 0.01:
             outcome = "refused" if decided.on_failure == "refuse" else "failed"
             return entries.failure(operation, outcome, guest.name, decision, f"guest {guest.name}: {decided.reason}")
-        edits = [] if decided.cpus is None else splice.edits(data, facts, decided.cpus, decided.iothreads)
+        edits = [] if decided.cpus is None else splice.edits(data, facts, decided.cpus, decided.follow_iothreads)
         if operation in ("started", "reconnect", "attach"):
             return entries.entry(operation, "enforced" if edits else "unchanged", decision, [])
         return entries.entry(operation, "rewritten" if edits else "unchanged", decision, edits)

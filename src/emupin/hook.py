@@ -101,7 +101,7 @@ def serve(call: Call) -> bytes:
 
     source = f"domain XML of {call.name}"
     decision = call.decision = decide(call.root, found.policy, _read_stdin(call), source, found.problems)
-    if warnings := decision.warnings[len(found.problems) :]:
+    if warnings := decision.warnings(told=found.problems):
         from emupin.node import told
 
         told.warn(call.root, call.name, call.operation, warnings)
@@ -186,7 +186,9 @@ def _rewrite(call: Call, decision: Decision) -> bytes:
         return _changed(call, decision, _impossible(call, decision))
     from emupin.guest.splice import edits
 
-    return _changed(call, decision, edits(decision.data, decision.guest, decision.plan.pin, decision.plan.iothreads))
+    return _changed(
+        call, decision, edits(decision.data, decision.guest, decision.plan.pin, decision.plan.follow_iothreads)
+    )
 
 
 def _impossible(call: Call, decision: Decision) -> list[Edit]:
@@ -226,7 +228,7 @@ def _enforce(call: Call, decision: Decision) -> bytes:
     if decision.guest.uuid is None or status.domain.uuid != decision.guest.uuid:
         raise HostError(f"guest {call.name}", "libvirt's status file is another guest's", "is it being replaced?")
     check_process(call.root, status.pid, decision.guest.uuid)
-    done = enforce(call.root, status, cpus, os.sched_setaffinity, decision.plan.iothreads, decision.plan.vhost)
+    done = enforce(call.root, status, cpus, os.sched_setaffinity, decision.plan.follow_iothreads, decision.plan.vhost)
     for each in done.left:
         log(call.root, f"{call.name}: {each}", trouble=True)
     if call.refuses:

@@ -63,7 +63,7 @@ def order_for(plan: Plan, status: Status, policy: str) -> Order:
     """What to record once `plan` was enforced on the guest that `status` describes."""
     guest = status.domain
     origin = plan.rule or "", plan.placement or "", policy, cpuset.format(plan.vhost or ())
-    return Order(guest.uuid or "", guest.id or "", plan.pin, plan.persist, plan.iothreads, *origin)
+    return Order(guest.uuid or "", guest.id or "", plan.pin, plan.persist, plan.follow_iothreads, *origin)
 
 
 def correction(uuid: str, policy: str) -> Order:
@@ -94,7 +94,7 @@ def is_recorded(root: str, plan: Plan, guest: Domain, status: Status, policy: Po
 
 def _says(guest: Domain, plan: Plan) -> bool:
     """Whether a definition has the pins of the plan."""
-    iothreads = guest.iothreads if plan.iothreads else ()
+    iothreads = guest.iothreads if plan.follow_iothreads else ()
     pins = [guest.emulatorpin, *(guest.iothreadpins.get(each) for each in iothreads)]
     return plan.pin is not None and all(pin == plan.pin for pin in pins)
 

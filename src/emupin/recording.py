@@ -194,7 +194,7 @@ def _record_persistent(domain: libvirt.virDomain, root: str, policy: Policy, boo
         return None
     if settled.pin is not None:
         kind = PERSISTENT, libvirt.VIR_DOMAIN_AFFECT_CONFIG
-        done = _pin(domain, guest, settled.pin, settled.plan.iothreads, kind, book)
+        done = _pin(domain, guest, settled.pin, settled.plan.follow_iothreads, kind, book)
         return done and done.replace(rule=settled.plan.rule, placement=settled.plan.placement)
     libvirtd.take_out(domain, settled.removed)
     why = f"its pin was taken out, libvirt cannot start the guest with it: {settled.obstacle}"

@@ -21,7 +21,7 @@ from command import emupin, environment
 from hosts import PROJECT, UUID, FakeGuest, FakeThread, Host, domain_xml
 
 from emupin.doctor.checkup import examine
-from emupin.doctor.finding import OK, PROBLEM, UNKNOWN, WARNING, Finding
+from emupin.doctor.diagnosis import OK, PROBLEM, UNKNOWN, WARNING, Diagnosis
 from emupin.doctor.hook import MARKER
 from emupin.doctor.libvirtd import TICK
 from emupin.doctor.machine import Answer, Machine
@@ -103,10 +103,10 @@ class Lab:
         line = " ".join(command)
         return next(answer for start, answer in self.answers.items() if line.startswith(start))
 
-    def examine(self) -> list[Finding]:
+    def examine(self) -> list[Diagnosis]:
         return examine(Machine(str(self.root), self.now, self.ask, lambda _: self.labelled, self.disk))
 
-    def faults(self) -> list[Finding]:
+    def faults(self) -> list[Diagnosis]:
         return [finding for finding in self.examine() if finding.level in (PROBLEM, WARNING)]
 
     def guest(self, layout: str = "v1", wants: str = "2", stranger: str = "") -> FakeGuest:
@@ -644,7 +644,7 @@ def test_file_of_another_user_is_found(lab: Lab, path: str) -> None:
 # -- what tells of a reload --------------------------------------------------------------------------------------------
 
 
-def reload_finding(lab: Lab) -> Finding:
+def reload_finding(lab: Lab) -> Diagnosis:
     (found,) = (finding for finding in lab.examine() if f"({PID})" in finding.what)
     return found
 
@@ -702,7 +702,7 @@ def test_a_guest_that_is_younger_than_the_ledger_tells_that_the_hook_is_not_call
 @pytest.mark.parametrize("is_root", [True, False])
 def test_an_ordinary_user_is_told_what_could_not_be_looked_at(monkeypatch: pytest.MonkeyPatch, is_root: bool) -> None:
     monkeypatch.setattr(os, "geteuid", lambda: 0 if is_root else 1000)
-    text = render([Finding(OK, "fine"), Finding(UNKNOWN, "a secret place: Permission denied")], False, False)
+    text = render([Diagnosis(OK, "fine"), Diagnosis(UNKNOWN, "a secret place: Permission denied")], False, False)
     assert ("all is well" in text) == is_root
     assert ("a secret place" in text) != is_root
     assert ("run it as root" in text) != is_root
@@ -729,7 +729,7 @@ def test_nothing_is_written(lab: Lab) -> None:
 
 
 def test_names_cannot_act_on_the_terminal() -> None:
-    text = render([Finding(PROBLEM, "guest \x1b[2J", "cure\nit", "kernel")], verbose=False, colour=False)
+    text = render([Diagnosis(PROBLEM, "guest \x1b[2J", "cure\nit", "kernel")], verbose=False, colour=False)
     assert "\x1b" not in text
     assert text.splitlines()[2].strip() == "cure\\nit"
 

@@ -15,7 +15,7 @@ from hosts import POLICY, Host, domain_xml
 from emupin.base import cpuset
 from emupin.base.errors import RecordError
 from emupin.guest.domainxml import read
-from emupin.live.alignment import Context
+from emupin.live.alignment import Request
 from emupin.live.applying import FAILED, IN_LINE, LEFT_ALONE, MENDED, NOT_NOW, OUT_OF_LINE, Means, Result, apply
 from emupin.node import store
 from emupin.node.claims import Ledger
@@ -87,7 +87,7 @@ def host(tmp_path: Path) -> Host:
 def run(host: Host, names: list[str], means: Means | None) -> dict[str, Result]:
     found = store.find(str(host.root))
     assert found.policy
-    return {each.name: each for each in apply(Context(str(host.root), found.policy), names, means)}
+    return {each.name: each for each in apply(Request(str(host.root), found.policy), names, means)}
 
 
 def states(results: dict[str, Result]) -> list[str]:

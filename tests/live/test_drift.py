@@ -141,7 +141,7 @@ def test_a_thread_in_somebody_elses_cgroup() -> None:
 def test_an_iothread_that_was_added() -> None:
     """Also where libvirt has no cgroups."""
     now = guest(extra="  <iothreads>1</iothreads>\n")
-    plan = PLAN.replace(iothreads=True)
+    plan = PLAN.replace(follow_iothreads=True)
     for found in (live(now, now), live(now, now, group=None).replace(iothread_groups={})):
         drifts = [each for each in assess(found, plan).drifts if "iothread" in each.what]
         assert {each.cause for each in drifts} == {NEW_IOTHREAD}
@@ -242,7 +242,7 @@ def test_without_a_cpuset_cgroup() -> None:
 
 def test_iothreads_that_follow() -> None:
     pinned = guest(extra="  <iothreads>1</iothreads>\n")
-    drifts = assess(live(pinned, pinned), PLAN.replace(iothreads=True)).drifts
+    drifts = assess(live(pinned, pinned), PLAN.replace(follow_iothreads=True)).drifts
     assert [(each.where, each.what, each.found) for each in drifts] == [
         ("thread", f"iothread thread 'name-{WORKER}' ({WORKER})", {7}),
         ("cgroup", "cpuset.cpus of iothread1", {7}),

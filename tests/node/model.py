@@ -455,7 +455,7 @@ class World:
 
         def body() -> None:
             means = applying.Means(os.sched_setaffinity, lambda root, order: _record(self, root, order))
-            list(applying.apply(alignment.Context(str(self.root), self.policy), names, means))
+            list(applying.apply(alignment.Request(str(self.root), self.policy), names, means))
 
         self.call("apply", guest, "", body)
 

@@ -79,7 +79,7 @@ def test_full_policy_means() -> None:
     assert [placement.word for placement in rule.placement[:4]] == ["auto", "dedicated", "dedicated", "pool"]
     assert [placement.number for placement in rule.placement] == [None, 2, 1, None, None, None, None]
     assert (rule.checks["numa"], rule.checks["smt"], set(rule.checks)) == ("error", "off", set(CHECKS))
-    assert (rule.on_failure, rule.persist, rule.iothreads) == ("start", False, "follow")
+    assert (rule.on_failure, rule.persist, rule.follow_iothreads) == ("start", False, True)
     assert policy.rules[1].match == Match()
     assert policy.rules[1].on_failure == "refuse"
 
@@ -155,7 +155,7 @@ def rules(draw: st.DrawFn, name: str) -> Rule:
     match = Match(*name_to_project, interface, draw(flags), draw(st.booleans()))
     levels = {name: "error" if check.fixed else draw(LEVELS) for name, check in CHECKS.items()}
     placement = [*draw(st.lists(placements(), max_size=4, unique=True)), Placement("keep", None, None, "keep")]
-    words = draw(st.sampled_from(("start", "refuse"))), draw(st.booleans()), draw(st.sampled_from(("keep", "follow")))
+    words = draw(st.sampled_from(("start", "refuse"))), draw(st.booleans()), draw(st.booleans())
     apart = tuple(each for each in draw(st.lists(placements(), max_size=2, unique=True)) if each.word != "auto")
     return Rule(name, match, tuple(placement), levels, draw(st.sampled_from(("dpdk", "kernel"))), *words, apart)
 

@@ -117,7 +117,7 @@ def tenants(root: str, seen: Observed) -> dict[int, tuple[str, ...]]:
     guest = live.status.domain
     cpus = frozenset().union(*(each.allowed for each in live.threads if each.kind in (EMULATOR, VHOST)))
     ledger = Ledger.look(root, None)
-    names = {tenant.uuid: name[: -len(".xml")] for name, tenant in ledger.tenants.items()}
+    names = {each.uuid: name[: -len(".xml")] for name, each in ledger.running_guests.items()}
     others = ledger.others(guest.uuid, cpus)
     found: dict[int, list[str]] = {cpu: [] for cpu in cpus}
     for vcpu, allowed in pins(guest):

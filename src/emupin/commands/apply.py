@@ -13,7 +13,7 @@ from emupin.base.files import DEFINITIONS, POLICIES, read_bytes, root_from_envir
 from emupin.commands import options
 from emupin.engine.host import ONLINE, cpus_in
 from emupin.live import applying, lookup, observe
-from emupin.live.alignment import Context
+from emupin.live.alignment import Request
 from emupin.live.applying import ENDED, FAILED, IN_LINE, LEFT_ALONE, OUT_OF_LINE, Means
 from emupin.node import store
 from emupin.screen.applytext import count, lines, to_json, total
@@ -77,27 +77,27 @@ def run(args: argparse.Namespace) -> int:
         from emupin.commands import undo
 
         return undo.run(root, _chosen(root, args.guests) if args.guests else _all(root), args)
-    context = _context(root, args.policy, args.drift)
+    request = _request(root, args.policy, args.drift)
     if not args.drift:
-        return _run(args, context, _all(root) if args.all else _chosen(root, args.guests))
+        return _run(args, request, _all(root) if args.all else _chosen(root, args.guests))
     for _ in range(ROUNDS):
         online = cpus_in(root, ONLINE)
-        status = _run(args, context, observe.running(root))
+        status = _run(args, request, observe.running(root))
         if cpus_in(root, ONLINE) == online:
             break
     return status
 
 
-def _run(args: argparse.Namespace, context: Context, names: Sequence[str]) -> int:
-    root = context.root
+def _run(args: argparse.Namespace, request: Request, names: Sequence[str]) -> int:
+    root = request.root
     if args.policy and args.yes:
-        _keep_policy(root, context.policy, args.policy)
-    for problem in context.problems:
+        _keep_policy(root, request.policy, args.policy)
+    for problem in request.problems:
         streams.say(problem)
-    means = Means(os.sched_setaffinity, functools.partial(_record, context.policy)) if args.yes else None
+    means = Means(os.sched_setaffinity, functools.partial(_record, request.policy)) if args.yes else None
     results: list[Result] = []
     said: dict[str, str] = {}
-    for result in applying.apply(context, names, means):
+    for result in applying.apply(request, names, means):
         results.append(result)
         if not args.json and not (args.drift and result.state in (IN_LINE, LEFT_ALONE, ENDED)):
             text = "".join(f"{line}\n" for line in lines(result, args.yes, said))
@@ -105,13 +105,13 @@ def _run(args: argparse.Namespace, context: Context, names: Sequence[str]) -> in
             if result.error:
                 streams.say(f"{result.name}: {result.error}")
     if args.json:
-        _put_json(context, results, args.yes)
+        _put_json(request, results, args.yes)
     else:
         if not args.drift:
             streams.put(f"{total(results)}\n".encode())
         if not args.yes and count(results, OUT_OF_LINE):
             streams.say("nothing was changed; add --yes to make the changes")
-    return _exit_status(context, results)
+    return _exit_status(request, results)
 
 
 def _record(policy: Policy, root: str, order: Order) -> dict[str, Recorded]:
@@ -123,15 +123,15 @@ def _record(policy: Policy, root: str, order: Order) -> dict[str, Recorded]:
 # -- which policy, which guests ---------------------------------------------------------------------------------------
 
 
-def _context(root: str, path: str | None, drift_only: bool) -> Context:
+def _request(root: str, path: str | None, drift_only: bool) -> Request:
     """Raises PolicyError."""
     if path is None:
         found = store.find(root)
         if found.policy is None:
             hint = "write one, or give --policy FILE"
             raise PolicyError(root + POLICIES[0], "; ".join(found.problems) or "no policy is installed", hint)
-        return Context(root, found.policy, found.problems, drift_only)
-    return Context(root, options.read_policy(path), drift_only=drift_only)
+        return Request(root, found.policy, found.problems, drift_only)
+    return Request(root, options.read_policy(path), drift_only=drift_only)
 
 
 def _keep_policy(root: str, policy: Policy, path: str) -> None:
@@ -173,14 +173,14 @@ def _chosen(root: str, wanted: Sequence[str]) -> list[str]:
 # -- what is said -----------------------------------------------------------------------------------------------------
 
 
-def _exit_status(context: Context, results: Sequence[Result]) -> int:
-    if context.problems or count(results, FAILED):
+def _exit_status(request: Request, results: Sequence[Result]) -> int:
+    if request.problems or count(results, FAILED):
         return 2
     return int(count(results, OUT_OF_LINE) > 0)
 
 
-def _put_json(context: Context, results: Sequence[Result], applied: bool) -> None:
+def _put_json(request: Request, results: Sequence[Result], applied: bool) -> None:
     import json
 
-    told = {"policy": context.policy.digest, "applied": applied, "guests": [to_json(each) for each in results]}
+    told = {"policy": request.policy.digest, "applied": applied, "guests": [to_json(each) for each in results]}
     streams.put((json.dumps(told) + "\n").encode())

@@ -105,7 +105,7 @@ def _add(page: Page, source: Source, trail: Trail, state: Sequence[str]) -> None
     for line, entry in trail.entries(report):
         if entry is not None:
             replayed = replay(entry, archive)
-            if replayed.situation:
+            if replayed.basis:
                 kept = archive.policy(entry["policy"])
                 page.keep_policy(kept.policy, kept.text)
                 page.keep_host(entry["topology"], archive.host(entry["topology"]))

@@ -37,7 +37,7 @@ def run(args: argparse.Namespace) -> int:
     """The exit status. Raises EmupinError where stdout takes nothing."""
     from emupin.doctor import report
     from emupin.doctor.checkup import examine
-    from emupin.doctor.finding import LEVELS, PROBLEM
+    from emupin.doctor.diagnosis import LEVELS, PROBLEM
     from emupin.doctor.machine import this_machine
 
     findings = examine(this_machine(root_from_environment()))

@@ -10,7 +10,7 @@ from emupin.base.errors import EmupinError
 from emupin.commands import options
 from emupin.fleet import batches, together
 from emupin.fleet.batch import Batch
-from emupin.fleet.rewriting import Rewriter, Wishes, load_witness
+from emupin.fleet.rewriting import Rewriter, Wishes, load_validation
 from emupin.live.facts import read_facts
 
 TYPE_CHECKING = False
@@ -69,7 +69,7 @@ def run(args: argparse.Namespace) -> int:
     files = args.files or ["-"]
     _check_usage(files, args)
     if args.validate:
-        load_witness()
+        load_validation()
     policy = options.read_policy(args.policy)
     facts = read_facts(args.host, policy)
     rewriter = Rewriter(

@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING
 
 from emupin.base.errors import EmupinError
 from emupin.doctor import cpus, definitions, hook, kernel, libvirtd, policy, python, security, trail
-from emupin.doctor.finding import UNKNOWN, Finding
+from emupin.doctor.diagnosis import UNKNOWN, Diagnosis
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
     from emupin.doctor.machine import Machine
 
-    Check = Callable[[Machine], Iterable[Finding]]
+    Check = Callable[[Machine], Iterable[Diagnosis]]
 
 CHECKS: dict[str, tuple[Check, ...]] = {
     "libvirt": (libvirtd.check_daemon, libvirtd.check_version, libvirtd.check_reload),
@@ -30,7 +30,7 @@ CHECKS: dict[str, tuple[Check, ...]] = {
 }
 
 
-def examine(machine: Machine) -> list[Finding]:
+def examine(machine: Machine) -> list[Diagnosis]:
     """What every check has found, by area."""
     return [
         replace(finding, area=area)
@@ -40,9 +40,9 @@ def examine(machine: Machine) -> list[Finding]:
     ]
 
 
-def _run(check: Check, machine: Machine) -> Iterator[Finding]:
+def _run(check: Check, machine: Machine) -> Iterator[Diagnosis]:
     """The check's findings. What it cannot read it cannot judge."""
     try:
         yield from check(machine)
     except EmupinError as error:
-        yield Finding(UNKNOWN, f"{error.where}: {error.what}", error.hint)
+        yield Diagnosis(UNKNOWN, f"{error.where}: {error.what}", error.hint)

@@ -6,7 +6,7 @@ import configparser
 from typing import TYPE_CHECKING
 
 from emupin.base import cpuset
-from emupin.doctor.finding import Finding, ok, problem, skipped, unknown, warning
+from emupin.doctor.diagnosis import Diagnosis, ok, problem, skipped, unknown, warning
 from emupin.doctor.policy import in_force
 from emupin.engine import host
 from emupin.engine.checks import is_or_are, named
@@ -42,7 +42,7 @@ def named_sets(policy: Policy) -> dict[str, Cpus]:
     return sets
 
 
-def check_online(machine: Machine) -> Iterator[Finding]:
+def check_online(machine: Machine) -> Iterator[Diagnosis]:
     """Every CPU that the policy names is online, and none is reserved. Raises HostError."""
     policy = in_force(machine)
     if policy is None:
@@ -53,7 +53,7 @@ def check_online(machine: Machine) -> Iterator[Finding]:
     yield from faults or [ok("every CPU that the policy names is online and not reserved")]
 
 
-def _faults(name: str, cpus: Cpus, online: Cpus, policy: Policy) -> Iterator[Finding]:
+def _faults(name: str, cpus: Cpus, online: Cpus, policy: Policy) -> Iterator[Diagnosis]:
     if not cpus & online:
         yield problem(f"{name}: no CPU of {cpuset.format(cpus)} is online", "correct the policy, or bring them online")
     elif cpus - online:
@@ -68,7 +68,7 @@ def _faults(name: str, cpus: Cpus, online: Cpus, policy: Policy) -> Iterator[Fin
         )
 
 
-def check_isolated(machine: Machine) -> Iterator[Finding]:
+def check_isolated(machine: Machine) -> Iterator[Diagnosis]:
     """No placement puts several threads on several CPUs that nothing balances. Raises HostError."""
     policy = in_force(machine)
     if policy is None:
@@ -99,7 +99,7 @@ def _shared_sets(policy: Policy) -> dict[str, Cpus]:
 # -- Nova --------------------------------------------------------------------------------------------------------------
 
 
-def check_nova(machine: Machine) -> Iterator[Finding]:
+def check_nova(machine: Machine) -> Iterator[Diagnosis]:
     """No CPU that the policy names is one that Nova gives to guests, or switches off. Raises HostError."""
     policy = in_force(machine)
     options, where = _nova_options(machine)
@@ -117,7 +117,7 @@ def check_nova(machine: Machine) -> Iterator[Finding]:
             yield from _nova_faults(policy, dedicated, off, where)
 
 
-def _nova_faults(policy: Policy, dedicated: Cpus, off: bool, where: str) -> Iterator[Finding]:
+def _nova_faults(policy: Policy, dedicated: Cpus, off: bool, where: str) -> Iterator[Diagnosis]:
     taken = {name: cpus & dedicated for name, cpus in named_sets(policy).items() if cpus & dedicated}
     for name, cpus in taken.items():
         loss = "and powers them off while unused (cpu_power_management)" if off else "sooner or later"

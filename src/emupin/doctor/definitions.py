@@ -9,7 +9,7 @@ from emupin.base import cpuset
 from emupin.base.errors import DomainError
 from emupin.base.files import DEFINITIONS, read_bytes
 from emupin.base.text import printable
-from emupin.doctor.finding import Finding, ok, problem, unknown
+from emupin.doctor.diagnosis import Diagnosis, ok, problem, unknown
 from emupin.engine import host
 from emupin.engine.startable import obstacle
 from emupin.guest import domainxml
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 CURE = "`emupin apply --yes {name}` puts the planned pin there; `virsh emulatorpin {name} CPUS --config` another one"
 
 
-def check_startable(machine: Machine) -> Iterator[Finding]:
+def check_startable(machine: Machine) -> Iterator[Diagnosis]:
     """No definition has a pin that costs the guest its next start. Raises HostError."""
     facts = host.read(machine.root)
     names = _defined(machine.root)
@@ -44,7 +44,7 @@ def _defined(root: str) -> list[str] | None:
         return None
 
 
-def _faults(root: str, name: str, facts: Host) -> Iterator[Finding]:
+def _faults(root: str, name: str, facts: Host) -> Iterator[Diagnosis]:
     path = f"{root}{DEFINITIONS}/{name}.xml"
     try:
         guest = domainxml.read(read_bytes(path), path, frozenset())

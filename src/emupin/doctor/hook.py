@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from emupin.base.build import reinstall
 from emupin.base.files import WRITABLE_BY_OTHERS
-from emupin.doctor.finding import Finding, ok, problem, skipped, warning
+from emupin.doctor.diagnosis import Diagnosis, ok, problem, skipped, warning
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -96,7 +96,7 @@ def installed(files: list[HookFile]) -> HookFile | None:
     return next((file for file in ours if file.is_executable), ours[0] if ours else None)
 
 
-def check_place(machine: Machine) -> Iterator[Finding]:
+def check_place(machine: Machine) -> Iterator[Diagnosis]:
     """It is installed, once, and not where another package puts its own. Raises HostError."""
     files = hook_files(machine)
     hook = installed(files)
@@ -119,7 +119,7 @@ def check_place(machine: Machine) -> Iterator[Finding]:
         yield warning(f"{MAIN} belongs to {owner}, whose next update will replace it", cure)
 
 
-def _not_installed(others: dict[str, HookFile]) -> Finding:
+def _not_installed(others: dict[str, HookFile]) -> Diagnosis:
     if OURS_IN_FOLDER in others and MAIN in others:
         what = f"the hook is not installed: {MAIN} and {OURS_IN_FOLDER} belong to somebody else"
         return problem(what, f"move {OURS_IN_FOLDER} away, then {INSTALL}")
@@ -131,7 +131,7 @@ def _not_installed(others: dict[str, HookFile]) -> Finding:
     return problem("the hook is not installed", INSTALL)
 
 
-def check_file(machine: Machine) -> Iterator[Finding]:
+def check_file(machine: Machine) -> Iterator[Diagnosis]:
     """It is a real file that root alone can change and libvirt can run. Raises HostError."""
     hook = installed(hook_files(machine))
     if hook is None:
@@ -141,7 +141,7 @@ def check_file(machine: Machine) -> Iterator[Finding]:
     yield from faults or [ok(f"{hook.path} is a real file, executable, and only root can change it")]
 
 
-def _open_ways(machine: Machine, path: str) -> Iterator[Finding]:
+def _open_ways(machine: Machine, path: str) -> Iterator[Diagnosis]:
     """Folders in which others could put a file of their own in the place of `path`. Raises HostError."""
     for folder in machine.ways(path):
         status = machine.status(folder)
@@ -156,7 +156,7 @@ def _open_ways(machine: Machine, path: str) -> Iterator[Finding]:
             yield problem(what, f"`chmod go-w {machine.path(folder)}`")
 
 
-def _faults(hook: HookFile) -> Iterator[Finding]:
+def _faults(hook: HookFile) -> Iterator[Diagnosis]:
     if hook.has_carriage_returns:
         yield problem(
             f"{hook.path} has carriage returns (CRLF line ends): every start fails with status 127",
@@ -178,7 +178,7 @@ def _faults(hook: HookFile) -> Iterator[Finding]:
         yield problem(f"{hook.path} is writable by others (mode {hook.mode:o})", f"`chmod 0755 {hook.path}`")
 
 
-def check_neighbours(machine: Machine) -> Iterator[Finding]:
+def check_neighbours(machine: Machine) -> Iterator[Diagnosis]:
     """Nobody runs after it who could undo what it does to migrated and restored guests. Raises HostError."""
     files = [file for file in hook_files(machine) if file.is_executable]
     hook = installed(files)

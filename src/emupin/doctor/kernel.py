@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from emupin.base import cpuset
 from emupin.base.errors import EmupinError
 from emupin.base.files import LIBVIRT_RUN
-from emupin.doctor.finding import Finding, ok, warning
+from emupin.doctor.diagnosis import Diagnosis, ok, warning
 from emupin.guest.cgroups import emulator_group
 from emupin.guest.threads import (
     EMULATOR,
@@ -60,7 +60,7 @@ def _has_cpuset(machine: Machine, mount: str) -> bool:
     return "cpuset" in (machine.text(f"{mount}/cgroup.controllers") or "").split()
 
 
-def check_cgroups(machine: Machine) -> Iterator[Finding]:
+def check_cgroups(machine: Machine) -> Iterator[Diagnosis]:
     """The cpuset controller is there, for the host and for each running guest. Raises HostError."""
     hierarchy = cpuset_hierarchy(machine)
     if not hierarchy:
@@ -83,7 +83,7 @@ def _is_without_group(machine: Machine, status: Status) -> bool:
         return False  # It has ended meanwhile.
 
 
-def check_vhost(machine: Machine) -> Iterator[Finding]:
+def check_vhost(machine: Machine) -> Iterator[Diagnosis]:
     """vhost workers are where `virsh emulatorpin` reaches them. Raises HostError."""
     if cpuset_hierarchy(machine) == "v2" and (0, 0) < version(machine) < MOVES_VHOST:
         yield warning(
@@ -94,7 +94,7 @@ def check_vhost(machine: Machine) -> Iterator[Finding]:
         yield ok("on this kernel libvirt can move vhost workers itself")
 
 
-def check_threads(machine: Machine) -> Iterator[Finding]:
+def check_threads(machine: Machine) -> Iterator[Diagnosis]:
     """No running guest has threads that its cgroups do not tell the truth about. Raises HostError."""
     masked, strangers = [], []
     for name, status in running(machine):

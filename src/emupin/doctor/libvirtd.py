@@ -9,7 +9,7 @@ from datetime import datetime, timezone
 from typing import TYPE_CHECKING
 
 from emupin.base.files import LIBVIRT_RUN, POLICIES, RUN
-from emupin.doctor.finding import Finding, ok, problem, skipped, unknown, warning
+from emupin.doctor.diagnosis import Diagnosis, ok, problem, skipped, unknown, warning
 from emupin.doctor.hook import FOLDER, HOOKS, NO_HOOK, HookFile, hook_files, installed
 from emupin.doctor.trail import SLACK, last_lines
 
@@ -63,7 +63,7 @@ def start_of(machine: Machine, pid: int) -> float | None:
     return machine.now - float(uptime.split()[0]) + int(fields[STARTTIME]) / TICK
 
 
-def check_daemon(machine: Machine) -> Iterator[Finding]:
+def check_daemon(machine: Machine) -> Iterator[Diagnosis]:
     """One daemon runs, or is started when somebody asks. Raises HostError."""
     found = daemons(machine)
     names = sorted({process.name for process in found})
@@ -78,7 +78,7 @@ def check_daemon(machine: Machine) -> Iterator[Finding]:
     yield from (fault for process in found if (fault := _same_hooks(machine, process)))
 
 
-def _same_hooks(machine: Machine, process: Process) -> Finding | None:
+def _same_hooks(machine: Machine, process: Process) -> Diagnosis | None:
     """Whether a daemon in a container sees the same hooks; None where it does, or that is not to be told."""
     try:
         theirs = os.stat(machine.path(f"/proc/{process.pid}/root{HOOKS}"))
@@ -91,7 +91,7 @@ def _same_hooks(machine: Machine, process: Process) -> Finding | None:
     return problem(what, "install emupin there, and run doctor there")
 
 
-def check_version(machine: Machine) -> Iterator[Finding]:
+def check_version(machine: Machine) -> Iterator[Diagnosis]:
     """libvirt looks into the folder that the hook is in. Raises HostError."""
     hook = installed(hook_files(machine))
     version = _version(machine)
@@ -120,7 +120,7 @@ def _dotted(version: tuple[int, ...]) -> str:
     return ".".join(map(str, version))
 
 
-def check_reload(machine: Machine) -> Iterator[Finding]:
+def check_reload(machine: Machine) -> Iterator[Diagnosis]:
     """libvirt looks for hooks when it starts and on SIGHUP; a first hook is not called before. Raises HostError."""
     files = [file for file in hook_files(machine) if file.is_executable]
     hook = installed(files)
@@ -133,7 +133,7 @@ def check_reload(machine: Machine) -> Iterator[Finding]:
         yield ok("libvirt finds the hook when it starts")
 
 
-def _noticed(machine: Machine, process: Process, hook: HookFile, files: list[HookFile]) -> Finding:
+def _noticed(machine: Machine, process: Process, hook: HookFile, files: list[HookFile]) -> Diagnosis:
     who = f"{process.name} ({process.pid})"
     cure = f"`systemctl reload {process.name}`, or `kill -HUP {process.pid}`: guests are not affected"
     if any(file.changed <= process.started for file in files):

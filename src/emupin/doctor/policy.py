@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-import marshal
-import os
 from typing import TYPE_CHECKING
 
-from emupin.base.digest import hex_digest
 from emupin.base.errors import PolicyError
-from emupin.base.files import POLICIES, RUN, STATE, policy_path, read_trusted
-from emupin.doctor.finding import Finding, ok, problem, warning
+from emupin.base.files import POLICIES, policy_path, read_trusted
+from emupin.doctor.diagnosis import Diagnosis, ok, problem, warning
 from emupin.doctor.machine import unreadable
 from emupin.grammar.policyfile import compile_policy, problems
-from emupin.node.store import FORMAT
-from emupin.policy.values import Policy
+from emupin.node import store
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from emupin.doctor.machine import Machine
+    from emupin.policy.values import Policy
 
 
 def in_force(machine: Machine) -> Policy | None:
@@ -37,29 +34,20 @@ def _present(machine: Machine) -> Policy | None:
 
 def _last_good(machine: Machine) -> Policy | None:
     """The policy that the hook falls back to; None where there is none that it can use. Raises HostError."""
-    name = os.path.basename((machine.text(f"{STATE}/last-good") or "").strip())
-    path = machine.path(f"{STATE}/policies/{name}")
-    if not name or not os.path.exists(path):
-        return None
+    path = None
     try:
+        path = store.last_good_path(machine.root)
         return _use(machine, path)
-    except PolicyError:
+    except (FileNotFoundError, PolicyError):
         return None
+    except OSError as error:
+        raise unreadable(path or machine.path(store.LAST_GOOD), error) from None
 
 
 def _use(machine: Machine, path: str) -> Policy:
     """The policy in the file, as the hook gets at it: from its compiled form, if there is one. Raises as `_read`."""
     source = _read(path)
-    return _compiled(machine, source) or compile_policy(source, path)
-
-
-def _compiled(machine: Machine, source: bytes) -> Policy | None:
-    """What the hook has made of `source` before; None where it would have to compile it."""
-    try:
-        written_by, plain = marshal.loads(read_trusted(machine.path(f"{RUN}/policy-{hex_digest(source)}")))
-        return Policy.from_plain(plain) if written_by == FORMAT else None
-    except (OSError, PolicyError, EOFError, ValueError, TypeError):
-        return None
+    return store.read_compiled(store.compiled_path(machine.root, source)) or compile_policy(source, path)
 
 
 def _read(path: str) -> bytes:
@@ -72,7 +60,7 @@ def _read(path: str) -> bytes:
         raise unreadable(path, error) from None
 
 
-def check_policy(machine: Machine) -> Iterator[Finding]:
+def check_policy(machine: Machine) -> Iterator[Diagnosis]:
     """It is there and can be used. Raises HostError."""
     try:
         path = policy_path(machine.root)
@@ -91,7 +79,7 @@ def check_policy(machine: Machine) -> Iterator[Finding]:
         yield ok(f"{path} is valid, and only root can change it")
 
 
-def _fallback(machine: Machine) -> Finding:
+def _fallback(machine: Machine) -> Diagnosis:
     try:
         if _present(machine):
             cure = "fix it soon: the compiled copy does not survive a reboot or an update"

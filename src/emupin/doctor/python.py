@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import emupin
 from emupin.base.files import POLICIES, WRITABLE_BY_OTHERS
-from emupin.doctor.finding import Finding, ok, problem, skipped, unknown, warning
+from emupin.doctor.diagnosis import Diagnosis, ok, problem, skipped, unknown, warning
 from emupin.doctor.hook import INSTALL, NO_HOOK, hook_files, installed
 from emupin.doctor.machine import unreadable
 
@@ -35,7 +35,7 @@ def interpreter(machine: Machine) -> str:
     return (hook and hook.setting("python")) or PYTHON
 
 
-def check_interpreter(machine: Machine) -> Iterator[Finding]:
+def check_interpreter(machine: Machine) -> Iterator[Diagnosis]:
     """There is an interpreter, and it is young enough. Raises HostError."""
     python = interpreter(machine)
     status = machine.status(python)
@@ -54,7 +54,7 @@ def check_interpreter(machine: Machine) -> Iterator[Finding]:
         yield ok(what) if young else problem(f"{what}, too old for emupin", "install Python 3.9 or later")
 
 
-def check_modules(machine: Machine) -> Iterator[Finding]:
+def check_modules(machine: Machine) -> Iterator[Diagnosis]:
     """PyYAML, where the policy is YAML, and libvirt's module. Raises HostError."""
     yaml = any(machine.exists(path) for path in POLICIES if path.endswith(".yaml"))
     if yaml or not any(machine.exists(path) for path in POLICIES):
@@ -74,7 +74,7 @@ def check_modules(machine: Machine) -> Iterator[Finding]:
     )
 
 
-def _module(machine: Machine, name: str, level: Callable[[str, str], Finding], what: str, cure: str) -> Finding:
+def _module(machine: Machine, name: str, level: Callable[[str, str], Diagnosis], what: str, cure: str) -> Diagnosis:
     python = interpreter(machine)
     answer = machine.ask((python, "-I", "-c", f"import {name}"))
     if answer is None:
@@ -95,7 +95,7 @@ def library(machine: Machine) -> str | None:
     return hook.setting("lib") or os.path.normpath(f"{os.path.dirname(hook.path)}/../src")
 
 
-def check_library(machine: Machine) -> Iterator[Finding]:
+def check_library(machine: Machine) -> Iterator[Diagnosis]:
     """Every module that the hook may load is there, whole, and root's alone. Raises HostError."""
     folder = library(machine)
     if folder is None:
@@ -157,7 +157,7 @@ def _imported(machine: Machine, package: str, tree: ast.Module) -> Iterator[str]
             yield from (f"{stem}/{name}.py" if stem else f"{name}.py" for name in names)
 
 
-def _trust(machine: Machine, folder: str, modules: list[str]) -> Finding:
+def _trust(machine: Machine, folder: str, modules: list[str]) -> Diagnosis:
     """Root runs what is there: nobody else may write it."""
     for path in (folder, f"{folder}/{PACKAGE}", *modules):
         status = machine.status(path)
@@ -168,7 +168,7 @@ def _trust(machine: Machine, folder: str, modules: list[str]) -> Finding:
     return ok(f"only root can change {folder}")
 
 
-def _byte_code(machine: Machine, modules: list[str]) -> Finding:
+def _byte_code(machine: Machine, modules: list[str]) -> Diagnosis:
     answer = machine.ask((interpreter(machine), "-I", "-S", "-c", VERSION))
     tag = answer.output.split()[-1] if answer and answer.status == 0 else sys.implementation.cache_tag
     if tag != sys.implementation.cache_tag:

@@ -6,7 +6,7 @@ import os
 from typing import TYPE_CHECKING
 
 from emupin.base.text import printable
-from emupin.doctor.finding import OK, PROBLEM, UNKNOWN, WARNING, Finding
+from emupin.doctor.diagnosis import OK, PROBLEM, UNKNOWN, WARNING, Diagnosis
 from emupin.screen.terminal import BOLD, FAINT, GREEN, RED, YELLOW, paint
 
 if TYPE_CHECKING:
@@ -16,7 +16,7 @@ COLOURS = {OK: GREEN, WARNING: YELLOW, PROBLEM: RED, UNKNOWN: FAINT}
 WIDTH = max(map(len, COLOURS))
 
 
-def render(findings: Sequence[Finding], verbose: bool, colour: bool) -> str:
+def render(findings: Sequence[Diagnosis], verbose: bool, colour: bool) -> str:
     """Everything if `verbose`, else what is wrong; on a healthy host one line.
 
     An ordinary user also sees which checks could not be made: most of them need root.
@@ -32,13 +32,13 @@ def render(findings: Sequence[Finding], verbose: bool, colour: bool) -> str:
     return "\n".join([*lines, summary(findings)]) + "\n"
 
 
-def _lines(finding: Finding, colour: bool) -> list[str]:
+def _lines(finding: Diagnosis, colour: bool) -> list[str]:
     level = paint(f"{finding.level:<{WIDTH}}", COLOURS[finding.level], colour)
     lines = [f"  {level}  {printable(finding.what)}"]
     return [*lines, f"  {'':<{WIDTH}}    {printable(finding.cure)}"] if finding.cure else lines
 
 
-def summary(findings: Sequence[Finding]) -> str:
+def summary(findings: Sequence[Diagnosis]) -> str:
     problems, warnings, unknowns = (count(findings, level) for level in (PROBLEM, WARNING, UNKNOWN))
     made = f"{len(findings) - unknowns} checks, {unknowns} could not be made"
     if not problems and not warnings and not (unknowns and os.geteuid()):
@@ -48,7 +48,7 @@ def summary(findings: Sequence[Finding]) -> str:
     return f"{_plural(problems, 'problem')}, {_plural(warnings, 'warning')} ({made})"
 
 
-def count(findings: Sequence[Finding], level: str) -> int:
+def count(findings: Sequence[Diagnosis], level: str) -> int:
     return sum(finding.level == level for finding in findings)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
-from emupin.doctor.finding import Finding, ok, problem, skipped, unknown
+from emupin.doctor.diagnosis import Diagnosis, ok, problem, skipped, unknown
 from emupin.doctor.hook import HOOKS, NO_HOOK, hook_files, installed
 from emupin.doctor.libvirtd import daemons
 from emupin.doctor.python import PYTHON
@@ -26,7 +26,7 @@ CONFINED = "virt_hook_t"
 """How Fedora 40, RHEL 10 and later label the files in the hooks' folder."""
 
 
-def check_apparmor(machine: Machine) -> Iterator[Finding]:
+def check_apparmor(machine: Machine) -> Iterator[Diagnosis]:
     """AppArmor is off, or lets libvirtd run the hook and the interpreter. Raises HostError."""
     if (machine.text(APPARMOR) or "").strip() != "Y":
         yield ok("AppArmor is not in use")
@@ -44,7 +44,7 @@ def check_apparmor(machine: Machine) -> Iterator[Finding]:
             yield ok(f"AppArmor does not confine {process.name} ({label})")
 
 
-def _confined(machine: Machine, label: str) -> Iterator[Finding]:
+def _confined(machine: Machine, label: str) -> Iterator[Diagnosis]:
     hook = installed(hook_files(machine))
     if hook is None:
         yield skipped(f"AppArmor ({label})", NO_HOOK)
@@ -66,7 +66,7 @@ def _real(machine: Machine, path: str) -> str:
     return os.path.realpath(machine.path(path))[len(top) :]
 
 
-def check_selinux(machine: Machine) -> Iterator[Finding]:
+def check_selinux(machine: Machine) -> Iterator[Diagnosis]:
     """SELinux is off, permissive, or lets libvirt run the hook. Raises HostError."""
     enforcing = machine.text(f"{SELINUX}/enforce")
     if enforcing is None:
@@ -83,7 +83,7 @@ def check_selinux(machine: Machine) -> Iterator[Finding]:
     yield from _boolean(machine, hook)
 
 
-def _label(machine: Machine, hook: HookFile) -> Finding:
+def _label(machine: Machine, hook: HookFile) -> Diagnosis:
     cure = f"`restorecon -R {HOOKS}`"
     if machine.label(machine.path(hook.path)) is None:
         return problem(f"{hook.path} has no SELinux label", cure)
@@ -95,7 +95,7 @@ def _label(machine: Machine, hook: HookFile) -> Finding:
     return ok(f"the SELinux label of {hook.path} is right")
 
 
-def _boolean(machine: Machine, hook: HookFile) -> Iterator[Finding]:
+def _boolean(machine: Machine, hook: HookFile) -> Iterator[Diagnosis]:
     """Where policies have the boolean, hooks are confined unless it is on, and its rules may forget virtqemud."""
     value = machine.text(f"{SELINUX}/booleans/{BOOLEAN}")
     if value is None:
@@ -109,7 +109,7 @@ def _boolean(machine: Machine, hook: HookFile) -> Iterator[Finding]:
         yield from (_rule(machine, f"{each.name}_t") for each in daemons(machine) if each.name == "virtqemud")
 
 
-def _rule(machine: Machine, domain: str) -> Finding:
+def _rule(machine: Machine, domain: str) -> Diagnosis:
     cure = f"install a module with `(allow {domain} {CONFINED} (file (execute execute_no_trans)))` (semodule -i)"
     search = ("sesearch", "-A", "-s", domain, "-t", CONFINED, "-c", "file", "-p", "execute")
     answer = machine.ask(search)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from emupin.base.files import AUDIT, POLICIES, RUN, STATE
 from emupin.base.kept import POLICIES_KEPT, TOPOLOGIES_KEPT, place
-from emupin.doctor.finding import Finding, ok, problem, unknown, warning
+from emupin.doctor.diagnosis import Diagnosis, ok, problem, unknown, warning
 from emupin.doctor.machine import unreadable
 from emupin.node.claims import Ledger
 
@@ -38,13 +38,13 @@ FOLDERS = {
 """What the hook writes to, and what is lost where it cannot."""
 
 
-def check_folders(machine: Machine) -> Iterator[Finding]:
+def check_folders(machine: Machine) -> Iterator[Diagnosis]:
     """The hook can write, and there is room. Raises HostError."""
     for folder, loss in FOLDERS.items():
         yield _folder(machine, folder, loss)
 
 
-def _folder(machine: Machine, folder: str, loss: str) -> Finding:
+def _folder(machine: Machine, folder: str, loss: str) -> Diagnosis:
     place = folder
     while (status := machine.status(place)) is None and place != "/":
         place = os.path.dirname(place)  # The hook makes what is missing.
@@ -62,7 +62,7 @@ def _folder(machine: Machine, folder: str, loss: str) -> Finding:
     return _room(machine, path, loss)
 
 
-def _room(machine: Machine, path: str, loss: str) -> Finding:
+def _room(machine: Machine, path: str, loss: str) -> Diagnosis:
     try:
         disk = machine.disk(path)
     except OSError as error:
@@ -78,7 +78,7 @@ def _room(machine: Machine, path: str, loss: str) -> Finding:
 # -- the trail ---------------------------------------------------------------------------------------------------------
 
 
-def check_trail(machine: Machine) -> Iterator[Finding]:
+def check_trail(machine: Machine) -> Iterator[Diagnosis]:
     """The trail is a private file of whole entries. Raises HostError."""
     status, path = machine.status(AUDIT, follow=False), machine.path(AUDIT)
     if status is None:
@@ -96,14 +96,14 @@ def check_trail(machine: Machine) -> Iterator[Finding]:
         yield problem(f"{path} cannot be written to: nothing is audited", f"is it immutable? `lsattr {path}`")
 
 
-def _secrecy(path: str, status: os.stat_result) -> Iterator[Finding]:
+def _secrecy(path: str, status: os.stat_result) -> Iterator[Diagnosis]:
     if status.st_uid not in (0, os.geteuid()):
         yield problem(f"{path} belongs to user {status.st_uid}, who may change it", f"`chown root:root {path}`")
     if status.st_mode & 0o077:
         yield warning(f"{path} may be read or written by others", f"`chmod 0600 {path}`")
 
 
-def _content(path: str, lines: list[bytes]) -> Iterator[Finding]:
+def _content(path: str, lines: list[bytes]) -> Iterator[Diagnosis]:
     bad = sum(not _is_entry(line) for line in lines if line.endswith(b"\n"))
     if lines and not lines[-1].endswith(b"\n"):
         yield warning(f"the last line of {path} is cut off (power loss?)", "nothing to do: the next entry repairs it")
@@ -114,7 +114,7 @@ def _content(path: str, lines: list[bytes]) -> Iterator[Finding]:
         yield ok(f"{path} ends in whole entries")
 
 
-def check_kept(machine: Machine) -> Iterator[Finding]:
+def check_kept(machine: Machine) -> Iterator[Diagnosis]:
     """What the last entries were decided from is kept, so that they can be decided again. Raises HostError."""
     entries = [json.loads(line) for line in last_lines(machine) if _is_entry(line)]
     named = [(kind, entry[key]) for entry in entries for key, kind in KEPT.items() if isinstance(entry.get(key), str)]
@@ -152,7 +152,7 @@ def last_lines(machine: Machine) -> list[bytes]:
     return lines[1:] if start else lines  # The first may be cut.
 
 
-def check_currency(machine: Machine) -> Iterator[Finding]:
+def check_currency(machine: Machine) -> Iterator[Diagnosis]:
     """The trail has what was decided last: each decision claims CPUs, then writes its entry. Raises EmupinError."""
     machine.status(f"{RUN}/claims")  # The ledger itself takes one that it must not read for none.
     since = [claim.since for claim in Ledger.look(machine.root, None).claims.values()]
@@ -174,7 +174,7 @@ def check_currency(machine: Machine) -> Iterator[Finding]:
 # -- the clock ---------------------------------------------------------------------------------------------------------
 
 
-def check_clock(machine: Machine) -> Iterator[Finding]:
+def check_clock(machine: Machine) -> Iterator[Diagnosis]:
     """The clock is not behind what was written under it, and kept in time. Raises HostError."""
     late = list(_from_the_future(machine))
     if late:

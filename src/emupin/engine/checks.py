@@ -9,7 +9,7 @@ from emupin.base import cpuset
 from emupin.base.frozen import Frozen
 from emupin.engine.confinement import DEFAULT
 from emupin.engine.situation import all_of, enumerated, floating_vcpus, holders, meeting, pinned_vcpus, pins, vcpu_cpus
-from emupin.policy.values import ERROR, FOLLOW, OFF, WARN
+from emupin.policy.values import ERROR, OFF, WARN
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -139,7 +139,7 @@ def realtime(cpus: Cpus, situation: Situation) -> str | None:
 @check(WARN)
 def iothread_overlap(cpus: Cpus, situation: Situation) -> str | None:
     """An iothread on the CPU of vCPU 1 or above preempts it like an emulator thread, wherever those are."""
-    guest, follow = situation.guest, situation.rule.iothreads == FOLLOW
+    guest, follow = situation.guest, situation.rule.follow_iothreads
     spared = situation.named | {0} if follow else {0}
     busy = {vcpu: pin for vcpu, pin in pinned_vcpus(guest, situation.host).items() if vcpu not in spared}
     allowed = {each: cpus if follow else guest.iothreadpins.get(each, guest.unpinned) for each in guest.iothreads}

@@ -32,7 +32,7 @@ class Settled(Frozen):
         """Whether the definition `guest` says something else."""
         if self.obstacle:
             return True
-        iothreads = guest.iothreads if self.plan.iothreads else ()
+        iothreads = guest.iothreads if self.plan.follow_iothreads else ()
         wrong = any(guest.iothreadpins.get(each) != self.pin for each in iothreads)
         return self.pin is not None and (guest.emulatorpin != self.pin or wrong)
 

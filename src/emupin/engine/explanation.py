@@ -170,7 +170,7 @@ def result_json(guest: Domain, decided: Plan) -> dict[str, Any]:
         "before": text_of(before),
         "after": text_of(before if decided.cpus is None else decided.cpus),
         "dedicated": decided.dedicated,
-        "iothreads": decided.iothreads,
+        "iothreads": decided.follow_iothreads,
         "vhost": text_of(decided.vhost),
         "vhost_placement": decided.vhost_placement,
         "persist": decided.persist,

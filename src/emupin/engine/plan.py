@@ -14,7 +14,7 @@ from emupin.engine.situation import Others, Situation, all_of, floating_vcpus, h
 from emupin.engine.startable import risk
 from emupin.guest.domain import OTHER_DRIVERS
 from emupin.policy.match import find_rule
-from emupin.policy.values import DEDICATED, ERROR, FOLLOW, KEEP, OFF, WARN
+from emupin.policy.values import DEDICATED, ERROR, KEEP, OFF, WARN
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -60,7 +60,7 @@ class Plan(Frozen):
     """A rule took the guest, and none of its placements passed its checks."""
     on_failure: str = "start"
     persist: bool = False
-    iothreads: bool = False
+    follow_iothreads: bool = False
     """The iothreads go with the emulator threads."""
     vhost: Cpus | None = None
     """Where the vhost workers go; None: with the emulator threads. libvirt has no word for it: only live ones move."""
@@ -153,7 +153,7 @@ def _taken(situation: Situation, attempts: list[Attempt], warnings: tuple[str, .
         attempts=tuple(attempts),
         on_failure=rule.on_failure,
         persist=rule.persist,
-        iothreads=rule.iothreads == FOLLOW,
+        follow_iothreads=rule.follow_iothreads,
         unstartable=unstartable,
     )
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from emupin.engine.checks import pinned_cpus
 from emupin.engine.situation import all_of, floating_vcpus, vcpu_cpus
-from emupin.policy.values import ERROR, FOLLOW, OFF
+from emupin.policy.values import ERROR, OFF
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -132,7 +132,7 @@ def _floated(situation: Situation) -> Cpus:
 def _with_iothreads(situation: Situation) -> Cpus:
     """The CPUs that iothreads are pinned to, others' and those of this guest that stay where they are."""
     guest = situation.guest
-    own = () if situation.rule.iothreads == FOLLOW else frozenset(guest.iothreadpins.values())
+    own = () if situation.rule.follow_iothreads else frozenset(guest.iothreadpins.values())
     return all_of(situation.others.iothreads).union(*own)
 
 

@@ -47,10 +47,10 @@ class Wishes(Frozen):
     together: bool = False
 
 
-def load_witness() -> None:
+def load_validation() -> None:
     """See that lxml is there before any work is done. Raises EmupinError."""
     try:
-        from emupin.fleet import witness  # noqa: F401
+        from emupin.fleet import validation  # noqa: F401
     except ImportError:
         hint = "install python3-lxml (the same name on RHEL), or omit --validate"
         raise EmupinError("emupin rewrite", "--validate needs lxml, which is not installed", hint) from None
@@ -97,11 +97,11 @@ class Rewriter:
         foreign = absent_cpus(guest, self.facts) if decision.rule else ""
         if self.wishes.report:
             from emupin.report.preview import preview
-            from emupin.trail.replay import Situation
+            from emupin.trail.replay import Basis
 
             warnings = (*decision.warnings, foreign) if foreign else decision.warnings
-            situation = Situation(guest, self.policy, self.facts.host, others)
-            batch.rows.append(preview(data, source, situation, decision, warnings))
+            basis = Basis(guest, self.policy, self.facts.host, others)
+            batch.rows.append(preview(data, source, basis, decision, warnings))
         if decision.rule is None:
             batch.remarks += [f"{source}: {decision.reason}"] if guest.kind in OTHER_DRIVERS else []
             return data
@@ -111,11 +111,11 @@ class Rewriter:
         batch.remarks += [f"{source}: {remark}" for remark in remarks]
         if decision.pin is None:
             return data
-        result = splice.rewrite(data, guest, decision.pin, decision.iothreads)
+        result = splice.rewrite(data, guest, decision.pin, decision.follow_iothreads)
         if result != data and (numad := loses_numad(guest)):
             batch.remarks.append(f"{source}: {numad}")
         if self.wishes.validate and result != data:
-            from emupin.fleet.witness import prove
+            from emupin.fleet.validation import validate
 
-            batch.remarks += prove(data, result, decision.pin, source, follow=decision.iothreads)
+            batch.remarks += validate(data, result, decision.pin, source, follow=decision.follow_iothreads)
         return result

@@ -73,7 +73,7 @@ class Company:
 
     def _start(self, guest: Domain, key: str, decided: Plan) -> None:
         host, cpus = self.facts.host, decided.cpus or guest.emulatorpin or frozenset()
-        follow = decided.iothreads and decided.cpus is not None and guest.iothreads
+        follow = decided.follow_iothreads and decided.cpus is not None and guest.iothreads
         has = {
             "vcpus": all_of(pinned_vcpus(guest, host)),
             "floating": frozenset().union(*(pin for pin in floating_vcpus(guest, host).values() if pin)),

@@ -16,6 +16,7 @@ from emupin.fleet.batch import Batch
 from emupin.fleet.foreign import absent_cpus
 from emupin.guest.document import read_file
 from emupin.live import lookup
+from emupin.policy.values import IOTHREADS
 
 if TYPE_CHECKING:
     from emupin.engine.plan import Plan
@@ -127,7 +128,7 @@ def differ(guest: Domain, old: Plan, new: Plan) -> bool:
 def _effect(guest: Domain, decided: Plan) -> tuple[object, ...]:
     if decided.cpus is None:
         return (decided.failed, decided.failed and decided.on_failure)
-    return decided.cpus, decided.dedicated, decided.persist, decided.iothreads and bool(guest.iothreads)
+    return decided.cpus, decided.dedicated, decided.persist, decided.follow_iothreads and bool(guest.iothreads)
 
 
 # -- as a line --------------------------------------------------------------------------------------------------------
@@ -160,8 +161,8 @@ def _side_effects(guest: Domain, old: Plan, new: Plan) -> list[tuple[str, str, s
         return []
     pairs = [("persist", old.persist, new.persist)]
     if guest.iothreads:
-        pairs.append(("iothreads", old.iothreads, new.iothreads))
-    words = {"persist": ("false", "true"), "iothreads": ("keep", "follow")}
+        pairs.append(("iothreads", old.follow_iothreads, new.follow_iothreads))
+    words = {"persist": ("false", "true"), "iothreads": IOTHREADS}
     return [(key, words[key][was], words[key][now]) for key, was, now in pairs if was != now]
 
 

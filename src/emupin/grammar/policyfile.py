@@ -11,7 +11,7 @@ from emupin.grammar.matching import read_match, takes_every_guest
 from emupin.grammar.nodes import show
 from emupin.grammar.placements import HostPart, read_placements, read_vhost
 from emupin.grammar.schema import Complaints, Value
-from emupin.policy.values import ERROR, FIX, FOLLOW, KEEP, OFF, WARN, Match, Policy, Rule
+from emupin.policy.values import ERROR, FIX, IOTHREADS, KEEP, OFF, WARN, Match, Policy, Rule
 
 
 class Behaviour(Frozen):
@@ -19,7 +19,7 @@ class Behaviour(Frozen):
 
     on_failure: str = "start"
     persist: bool = True
-    iothreads: str = KEEP
+    follow_iothreads: bool = False
     drift: str = FIX
 
 
@@ -68,16 +68,16 @@ def _read_host(value: Value) -> HostPart:
 
 
 def _read_behaviour(parts: dict[str, Value], outer: Behaviour) -> Behaviour:
-    on_failure, persist, iothreads, drift = outer.on_failure, outer.persist, outer.iothreads, outer.drift
+    on_failure, persist, follow, drift = outer.on_failure, outer.persist, outer.follow_iothreads, outer.drift
     if "on_failure" in parts:
         on_failure = parts["on_failure"].word(("start", "refuse"))
     if "persist" in parts:
         persist = parts["persist"].boolean()
     if "iothreads" in parts:
-        iothreads = parts["iothreads"].word((KEEP, FOLLOW))
+        follow = parts["iothreads"].word(IOTHREADS) == IOTHREADS[True]
     if "drift" in parts:
         drift = parts["drift"].word((FIX, KEEP))
-    return Behaviour(on_failure, persist, iothreads, drift)
+    return Behaviour(on_failure, persist, follow, drift)
 
 
 def _read_rules(value: Value, host: HostPart, defaults: Behaviour) -> tuple[Rule, ...]:
@@ -109,7 +109,7 @@ def _read_rule(value: Value, host: HostPart, defaults: Behaviour, lines: dict[st
         guest=guest,
         on_failure=behaviour.on_failure,
         persist=behaviour.persist,
-        iothreads=behaviour.iothreads,
+        follow_iothreads=behaviour.follow_iothreads,
         vhost=read_vhost(parts["vhost"], host) if "vhost" in parts else (),
         drift=behaviour.drift,
     )

@@ -7,6 +7,7 @@ import re
 from typing import TYPE_CHECKING
 
 from emupin.base import cpuset
+from emupin.policy.values import IOTHREADS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -54,7 +55,7 @@ def _rule(rule: Rule) -> dict[str, Any]:
             "checks": dict(rule.checks),
             "on_failure": rule.on_failure,
             "persist": rule.persist,
-            "iothreads": rule.iothreads,
+            "iothreads": IOTHREADS[rule.follow_iothreads],
             "vhost": [placement.text for placement in rule.vhost] or None,
             "drift": rule.drift,
         }

@@ -30,8 +30,8 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Context:
-    """The host's root folder, the policy, and what is wrong with the policy's file."""
+class Request:
+    """What guests are looked at by: the host's root folder, the policy, and what is wrong with the policy's file."""
 
     root: str
     policy: Policy
@@ -61,18 +61,20 @@ def is_running(root: str, name: str) -> bool:
     return os.path.exists(f"{root}{LIBVIRT_RUN}/{name}.xml")
 
 
-def look(context: Context, name: str, facts: Facts) -> Look:
+def look(request: Request, name: str, facts: Facts) -> Look:
     """What is out of line with the guest `name`; nothing is changed. Raises HostError, DomainError."""
-    if not is_running(context.root, name):
-        return _look_shut_off(context, name, facts)
-    found = observe.observe(context.root, name, context.policy, facts).assessment
-    texts = {LIVE: live_xml(context.root, name)[0]} if found.plan.pin is not None else {}
+    if not is_running(request.root, name):
+        return _look_shut_off(request, name, facts)
+    found = observe.observe(request.root, name, request.policy, facts).assessment
+    texts = {LIVE: live_xml(request.root, name)[0]} if found.plan.pin is not None else {}
     diffs = {
-        where: diff for where, data in texts.items() if (diff := _diff(data, found.plan.pin, found.plan.iothreads))
+        where: diff
+        for where, data in texts.items()
+        if (diff := _diff(data, found.plan.pin, found.plan.follow_iothreads))
     }
     settled = found.live.settled
     if settled and settled.plan.persist and (settled.pin is not None or settled.obstacle):
-        stored = _stored_diff(read_file(f"{context.root}{DEFINITIONS}/{name}.xml"), settled)
+        stored = _stored_diff(read_file(f"{request.root}{DEFINITIONS}/{name}.xml"), settled)
         diffs.update({PERSISTENT: stored} if stored else {})
     return Look(found.guest, True, found.plan, found.drifts, diffs, found.persistence)
 
@@ -84,14 +86,14 @@ def expect(facts: Facts, seen: Look) -> None:
         facts.ledger.claim(seen.guest.uuid, seen.plan.cpus, plan.dedicated, plan.vhost, plan.vhost_dedicated)
 
 
-def _look_shut_off(context: Context, name: str, facts: Facts) -> Look:
+def _look_shut_off(request: Request, name: str, facts: Facts) -> Look:
     """A guest that does not run has its persistent definition alone."""
-    path = f"{context.root}{DEFINITIONS}/{name}.xml"
+    path = f"{request.root}{DEFINITIONS}/{name}.xml"
     data = read_file(path)
-    guest = domainxml.read(data, path, context.policy.sections())
-    wanted = cpus_that_matter(guest, context.policy, facts.host)
+    guest = domainxml.read(data, path, request.policy.sections())
+    wanted = cpus_that_matter(guest, request.policy, facts.host)
     others = facts.ledger.others(guest.uuid, wanted) if facts.ledger else facts.held
-    settled = settle(guest, plan(guest, context.policy, facts.host, others), facts.host)
+    settled = settle(guest, plan(guest, request.policy, facts.host, others), facts.host)
     if not settled.plan.persist or not settled.differs(guest):
         return Look(guest, False, settled.plan)
     diff = _stored_diff(data, settled)
@@ -103,14 +105,14 @@ def _stored_drifts(guest: Domain, settled: Settled) -> list[Drift]:
         return [Drift(PERSISTENT, "<emulatorpin>", None, guest.emulatorpin, causes.impossible(settled.obstacle))]
     cause = "not recorded since the guest was defined, or the plan has changed"
     pins = [("<emulatorpin>", guest.emulatorpin)]
-    if settled.plan.iothreads:
+    if settled.plan.follow_iothreads:
         pins += [(f"<iothreadpin> of iothread{each}", guest.iothreadpins.get(each)) for each in guest.iothreads]
     return [Drift(PERSISTENT, element, settled.pin, pin, cause) for element, pin in pins if pin != settled.pin]
 
 
 def _stored_diff(data: bytes, settled: Settled) -> tuple[str, ...]:
     if settled.pin is not None:
-        return _diff(data, settled.pin, settled.plan.iothreads)
+        return _diff(data, settled.pin, settled.plan.follow_iothreads)
     guest = domainxml.read(data, "definition", frozenset())
     return tuple(splice.cputune_diff(data, guest, splice.removal(data, guest, settled.removed)))
 

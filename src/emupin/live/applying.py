@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
     from emupin.base.jsonline import Json
     from emupin.guest.domain import Status
-    from emupin.live.alignment import Context, Look
+    from emupin.live.alignment import Look, Request
     from emupin.live.facts import Facts
     from emupin.node.decision import Decision
     from emupin.policy.values import Policy
@@ -81,33 +81,33 @@ class Result:
     error: str = ""
 
 
-def apply(context: Context, names: Sequence[str], means: Means | None) -> Iterator[Result]:
+def apply(request: Request, names: Sequence[str], means: Means | None) -> Iterator[Result]:
     """What came of each guest; `means` None changes nothing. One guest's trouble stops no other."""
-    shared = facts.of_machine(context.root, context.policy)
+    shared = facts.of_machine(request.root, request.policy)
 
     def read() -> Facts:
-        return facts.of_machine(context.root, context.policy) if means else shared
+        return facts.of_machine(request.root, request.policy) if means else shared
 
     for name in names:
-        yield _one(context, name, read, means)
+        yield _one(request, name, read, means)
 
 
-def _one(context: Context, name: str, read: Callable[[], Facts], means: Means | None) -> Result:
+def _one(request: Request, name: str, read: Callable[[], Facts], means: Means | None) -> Result:
     seen, done = None, Done()
     try:
         around = read()
-        seen = look(context, name, around)
+        seen = look(request, name, around)
         done.warnings = seen.plan.warnings + _no_place(seen)
-        if not seen.ours or (context.drift_only and _keeps_drift(context.policy, seen.plan.rule)):
+        if not seen.ours or (request.drift_only and _keeps_drift(request.policy, seen.plan.rule)):
             return Result(name, LEFT_ALONE, seen, done)
         if means is None:
             expect(around, seen)
             if seen.plan.failed and seen.running:
                 raise EmupinError("", seen.plan.reason, "change its pins or the policy")
         else:
-            mend(context, name, read, means, done)
+            mend(request, name, read, means, done)
     except EmupinError as error:
-        return Result(name, FAILED if _is_there(context.root, name) else ENDED, seen, done, str(error))
+        return Result(name, FAILED if _is_there(request.root, name) else ENDED, seen, done, str(error))
     return Result(name, _state(seen, done, means is None), seen, done)
 
 
@@ -133,17 +133,17 @@ def _is_there(root: str, name: str) -> bool:
     return is_running(root, name) or os.path.exists(f"{root}{DEFINITIONS}/{name}.xml")
 
 
-def mend(context: Context, name: str, read_facts: Callable[[], Facts], means: Means, done: Done) -> Look:
+def mend(request: Request, name: str, read_facts: Callable[[], Facts], means: Means, done: Done) -> Look:
     """Bring one guest in line; what it looks like then. What was `done` counts also where it ends in an error.
 
     Raises EmupinError where the guest is not in line afterwards.
     """
     for _ in range(ROUNDS):
-        seen = look(context, name, read_facts())
+        seen = look(request, name, read_facts())
         if not seen.ours:
             return seen
-        _mend_once(context, name, seen, means, done)
-        seen = look(context, name, read_facts())
+        _mend_once(request, name, seen, means, done)
+        seen = look(request, name, read_facts())
         drifts = [each for each in seen.drifts if each.tid not in done.left]
         if not drifts and not (seen.running and seen.plan.failed):
             done.warnings += tuple(done.left.values())
@@ -152,31 +152,31 @@ def mend(context: Context, name: str, read_facts: Callable[[], Facts], means: Me
     raise HostError(f"guest {name}", f"has drifted again: {left or seen.plan.reason}", "find out what else changes it")
 
 
-def _mend_once(context: Context, name: str, seen: Look, means: Means, done: Done) -> None:
+def _mend_once(request: Request, name: str, seen: Look, means: Means, done: Done) -> None:
     """Decide anew, from what holds now, and act. Trouble goes into the audit trail, and on. Raises EmupinError."""
     decision, enforced = None, Enforced(0, ())
     try:
         if seen.running:
-            data, status = live_xml(context.root, name)
-            check_process(context.root, status.pid, status.domain.uuid or "")
-            decision = _decide(context, name, data)
-            enforced = _enforce(context, decision, status, means, done)
+            data, status = live_xml(request.root, name)
+            check_process(request.root, status.pid, status.domain.uuid or "")
+            decision = _decide(request, name, data)
+            enforced = _enforce(request, decision, status, means, done)
             order = order_for(decision.plan, status, decision.policy.digest)
         else:
-            path = f"{context.root}{DEFINITIONS}/{name}.xml"
-            decision = _decide_shut_off(context, name, read_file(path))
-            _audit_rewritten(context, decision)
+            path = f"{request.root}{DEFINITIONS}/{name}.xml"
+            decision = _decide_shut_off(request, name, read_file(path))
+            _audit_rewritten(request, decision)
             order = _order_for_shut_off(decision)
-        done.warnings = decision.warnings + _no_place(seen)
+        done.warnings = decision.warnings(told=request.problems) + _no_place(seen)
     except EmupinError as error:
-        _report(context.root, name, decision, error)
+        _report(request.root, name, decision, error)
         raise
     if _is_unrecorded(seen, order):
-        done.recorded += [each for each in means.record(context.root, order) if each not in done.recorded]
+        done.recorded += [each for each in means.record(request.root, order) if each not in done.recorded]
     try:
         enforced.check(name, decision.plan.cpus or frozenset())
     except EmupinError as error:
-        _report(context.root, name, decision, error)
+        _report(request.root, name, decision, error)
         raise
 
 
@@ -192,48 +192,50 @@ def _is_unrecorded(seen: Look, order: Order) -> bool:
     return not (pinned and as_seen) or (order.persist and seen.persistence == UNKNOWN)
 
 
-def _decide(context: Context, name: str, data: bytes) -> Decision:
-    decision = decide(context.root, context.policy, data, f"domain XML of {name}", context.problems)
+def _decide(request: Request, name: str, data: bytes) -> Decision:
+    decision = decide(request.root, request.policy, data, f"domain XML of {name}", request.problems)
     if decision.plan.failed:
         raise HostError(f"guest {name}", decision.plan.reason, "change its pins or the policy")
     return decision
 
 
-def _decide_shut_off(context: Context, name: str, data: bytes) -> Decision:
+def _decide_shut_off(request: Request, name: str, data: bytes) -> Decision:
     """A guest that does not run holds no CPU, and need not get one: its next start decides."""
-    return decide(context.root, context.policy, data, f"domain XML of {name}", context.problems, tentative=True)
+    return decide(request.root, request.policy, data, f"domain XML of {name}", request.problems, tentative=True)
 
 
 def _order_for_shut_off(decision: Decision) -> Order:
     made, guest = decision.plan, decision.guest
     origin = made.rule or "", made.placement or "", decision.policy.digest
-    return Order(guest.uuid or "", SHUT_OFF, None, made.persist, made.iothreads, *origin)
+    return Order(guest.uuid or "", SHUT_OFF, None, made.persist, made.follow_iothreads, *origin)
 
 
-def _enforce(context: Context, decision: Decision, status: Status, means: Means, done: Done) -> Enforced:
+def _enforce(request: Request, decision: Decision, status: Status, means: Means, done: Done) -> Enforced:
     cpus = decision.plan.cpus
     if cpus is None:
         return Enforced(0, ())
-    enforced = enforce(context.root, status, cpus, means.set_affinity, decision.plan.iothreads, decision.plan.vhost)
+    enforced = enforce(
+        request.root, status, cpus, means.set_affinity, decision.plan.follow_iothreads, decision.plan.vhost
+    )
     done.groups += enforced.groups
     done.moved.update(enforced.moved)
     done.left = {each.thread.tid: str(each) for each in enforced.left if each.excused}
     changed = enforced.groups or enforced.moved
     if not enforced.failed:
-        _put(context.root, entries.entry("apply", "enforced" if changed else "unchanged", decision, [], enforced.left))
+        _put(request.root, entries.entry("apply", "enforced" if changed else "unchanged", decision, [], enforced.left))
     if changed:
-        log(context.root, f"{decision.guest.name}: apply: emulator threads moved to {cpuset.format(cpus)}")
+        log(request.root, f"{decision.guest.name}: apply: emulator threads moved to {cpuset.format(cpus)}")
     return enforced
 
 
-def _audit_rewritten(context: Context, decision: Decision) -> None:
+def _audit_rewritten(request: Request, decision: Decision) -> None:
     data, guest, changes = decision.data, decision.guest, []
     settled = settle(guest, decision.plan, decision.host)
     if settled.plan.persist and settled.pin is not None:
-        changes = splice.edits(data, guest, settled.pin, settled.plan.iothreads)
+        changes = splice.edits(data, guest, settled.pin, settled.plan.follow_iothreads)
     elif settled.plan.persist and settled.obstacle:
         changes = splice.removal(data, guest, settled.removed)
-    _put(context.root, entries.entry("apply", "rewritten" if changes else "unchanged", decision, changes))
+    _put(request.root, entries.entry("apply", "rewritten" if changes else "unchanged", decision, changes))
 
 
 def _put(root: str, entry: dict[str, Json]) -> None:

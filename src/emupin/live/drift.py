@@ -133,7 +133,7 @@ def assess(live: Live, plan: Plan) -> Assessment:
 
 def expected(thread: Thread, plan: Plan) -> Cpus | None:
     """Where the plan has a thread; None where it is not ours, or left alone."""
-    if thread.kind == IOTHREAD and not plan.iothreads:
+    if thread.kind == IOTHREAD and not plan.follow_iothreads:
         return None
     cpus = {EMULATOR: plan.cpus, IOTHREAD: plan.cpus, VHOST: plan.vhost or plan.cpus}
     return cpus.get(thread.kind)
@@ -183,7 +183,7 @@ def _subjects(live: Live, plan: Plan, planned: Cpus) -> Iterator[_Subject]:
     yield _Subject(
         "emulator", covers, mine, live.group, views("emulatorpin", mine, live.group, guest.emulatorpin, stored)
     )
-    for number in guest.iothreads if plan.iothreads else ():
+    for number in guest.iothreads if plan.follow_iothreads else ():
         mine = tuple(thread for thread in live.threads if thread.kind == IOTHREAD and thread.number == number)
         group, pin = live.iothread_groups.get(number), guest.iothreadpins.get(number)
         stored = persistent.iothreadpins.get(number) if persistent else None

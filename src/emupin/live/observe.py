@@ -104,7 +104,7 @@ def observe(root: str, name: str, policy: Policy | None, facts: Facts | None) ->
         status,
         _ordered(alive, status.pid),
         _group(folder) if folder else None,
-        {_trailing_number(each): _group(each) for each in iothread_groups(folder)} if planned.iothreads else {},
+        {_trailing_number(each): _group(each) for each in iothread_groups(folder)} if planned.follow_iothreads else {},
         persistence,
         persistent,
         _claimed(guest, facts),

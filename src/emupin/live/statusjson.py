@@ -54,7 +54,7 @@ def _plan(found: Assessment) -> dict[str, Any]:
         "cpus": _text(plan.cpus),
         "dedicated": plan.dedicated,
         "persist": plan.persist,
-        "iothreads": plan.iothreads,
+        "iothreads": plan.follow_iothreads,
         "failed": plan.failed,
         "reason": found.problem or plan.reason,
         "warnings": list(plan.warnings),

@@ -85,8 +85,8 @@ def select(root: str, wanted: Sequence[str], policy: Policy | None = None) -> li
 
 def _names_by_uuid(root: str, policy: Policy | None) -> dict[str, str]:
     """The names of the running guests by UUID without hyphens. Raises EmupinError."""
-    tenants = Ledger.look(root, policy).tenants
-    return {tenant.uuid.replace("-", ""): name[:-4] for name, tenant in tenants.items()}
+    running = Ledger.look(root, policy).running_guests
+    return {each.uuid.replace("-", ""): name[:-4] for name, each in running.items()}
 
 
 def _unknown(root: str, wanted: str, names: list[str]) -> EmupinError:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     Cpus = frozenset[int]
     Stamp = tuple[int, int, int]
-    Record = tuple[str, Stamp, int, tuple[int, ...], int, int, int, bool]  # The fields of a Tenant.
+    Record = tuple[str, Stamp, int, tuple[int, ...], int, int, int, bool]  # The fields of a RunningGuest.
 
 UNSEEN, UNKNOWN = -1, -2
 """In place of CPUs: nobody has looked since the status file changed; there was no process, or no telling."""
@@ -35,7 +35,7 @@ REMEMBERED = 4096
 """Of how many stopped guests to remember what they held."""
 
 
-class Tenant(Frozen):
+class RunningGuest(Frozen):
     """A running guest, by its status file and its threads. CPU sets are bit masks."""
 
     uuid: str
@@ -89,19 +89,19 @@ class Claim(Frozen):
         """Whether threads may have to leave CPUs yet, other than those that libvirt has `recorded`."""
         return (self.former | self.former_alone) & ~recorded != 0 or self.former_alone & self.cpus != 0
 
-    def settled(self, tenant: Tenant) -> Claim:
-        """What is left of it once the threads of `tenant`, which has it, were looked at.
+    def settled(self, running: RunningGuest) -> Claim:
+        """What is left of it once the threads of `running`, which has it, were looked at.
 
         Where they are exactly as promised they have left what was theirs alone, though it be among it. Where there was
         no telling, libvirt's record of the new place must do: it is made when the threads are there.
         """
-        left = ~tenant.occupied
-        if tenant.seen == UNKNOWN and tenant.recorded != self.cpus:
+        left = ~running.occupied
+        if running.seen == UNKNOWN and running.recorded != self.cpus:
             return self
-        if self.cpus in (tenant.seen, tenant.recorded):
+        if self.cpus in (running.seen, running.recorded):
             left |= self.cpus
-        if tenant.seen == self.cpus | self.vhost:
-            left |= tenant.seen
+        if running.seen == self.cpus | self.vhost:
+            left |= running.seen
         return self.replace(former=self.former & ~left, former_alone=self.former_alone & ~left)
 
 
@@ -109,7 +109,7 @@ class Start(Frozen):
     """What is known of a guest that does not run yet, from its domain XML."""
 
     vcpus: tuple[int, ...]
-    """As those of a Tenant."""
+    """As those of a RunningGuest."""
     iothreads: int
     emulator: int
     """Where libvirt will put the emulator threads."""
@@ -263,7 +263,7 @@ class Book:
 
 
 def pinned(guest: Domain) -> tuple[tuple[int, ...], int]:
-    """The CPUs of a guest's vCPUs and iothreads, in the form of a Tenant."""
+    """The CPUs of a guest's vCPUs and iothreads, in the form of a RunningGuest."""
     vcpus = {to_mask(cpus or ()) for cpus in {cpus for _, cpus in pins(guest)}}
     return tuple(sorted(vcpus)), to_mask(frozenset().union(*{*guest.iothreadpins.values()}))
 

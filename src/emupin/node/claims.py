@@ -13,8 +13,8 @@ from emupin.base.errors import HostError
 from emupin.base.files import RUN, lock, make_private_folder
 from emupin.base.mask import from_mask, to_mask
 from emupin.base.system import os
-from emupin.node import bookfile, tenants
-from emupin.node.book import PENDING_SECONDS, UNKNOWN, UNSEEN, Book, Claim, Tenant
+from emupin.node import bookfile, runningguests
+from emupin.node.book import PENDING_SECONDS, UNKNOWN, UNSEEN, Book, Claim, RunningGuest
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -88,9 +88,9 @@ class Ledger(Book):
             raise HostError(path, f"cannot be written: {error.strerror}", "free some space in /run") from None
 
     @property
-    def tenants(self) -> dict[str, Tenant]:
+    def running_guests(self) -> dict[str, RunningGuest]:
         """The running guests by status file name."""
-        return {name: Tenant(*record) for name, record in self.records.items()}
+        return {name: RunningGuest(*record) for name, record in self.records.items()}
 
     # -- the running guests --------------------------------------------------------------------------------------------
 
@@ -102,20 +102,20 @@ class Ledger(Book):
         found: dict[str, Record] = {}
         newcomers = {}
         sections = self.policy.sections() if self.policy else frozenset()
-        for name, stamp in tenants.status_files(self.root):
+        for name, stamp in runningguests.status_files(self.root):
             known = self.records.get(name)
             if known and known[1] == stamp:
                 found[name] = known
                 continue
-            read = tenants.read(self.root, name, stamp, sections)
+            read = runningguests.read(self.root, name, stamp, sections)
             if read:
-                tenant = read.tenant
-                if known and (tenant.uuid, tenant.pid, tenant.recorded) == (known[0], known[2], known[5]):
-                    tenant = tenant.replace(seen=known[6], floats=known[7])
-                found[name] = tuple(tenant.__dict__.values())
+                running = read.running
+                if known and (running.uuid, running.pid, running.recorded) == (known[0], known[2], known[5]):
+                    running = running.replace(seen=known[6], floats=known[7])
+                found[name] = tuple(running.__dict__.values())
                 if read.guest is None:
                     self.faults += (read.fault,)
-                elif tenant.uuid not in self.claims:
+                elif running.uuid not in self.claims:
                     newcomers[name] = read.guest
         self.records = found
         return newcomers
@@ -127,15 +127,15 @@ class Ledger(Book):
         for name in newcomers:
             self._look_at(name)
         if self.policy:
-            adopt(self, [(Tenant(*self.records[name]), guest) for name, guest in newcomers.items()], self.policy)
+            adopt(self, [(RunningGuest(*self.records[name]), guest) for name, guest in newcomers.items()], self.policy)
 
     def _look_at(self, name: str) -> None:
         """See where the emulator threads of one guest are now."""
-        tenant = tenants.look_at(self.root, name, Tenant(*self.records[name]))
-        self.records[name] = tuple(tenant.__dict__.values())
+        running = runningguests.look_at(self.root, name, RunningGuest(*self.records[name]))
+        self.records[name] = tuple(running.__dict__.values())
         self._looked_at.add(name)
-        if tenant.uuid in self.claims:
-            self.claims[tenant.uuid] = self.claims[tenant.uuid].settled(tenant)
+        if running.uuid in self.claims:
+            self.claims[running.uuid] = self.claims[running.uuid].settled(running)
 
     def others(self, uuid: str | None, cpus: Cpus) -> Others:
         """What the guests other than `uuid` have of `cpus`, after a look at the threads that may have moved."""
@@ -153,7 +153,7 @@ class Ledger(Book):
         if claim and claim.is_leaving(recorded) and seen != UNKNOWN:
             return True
         astray = 0 if floats or seen == UNKNOWN else seen & ~(recorded | (claim.cpus | claim.vhost if claim else 0))
-        return astray != 0 and tenants.main_thread(self.root, pid) != seen
+        return astray != 0 and runningguests.main_thread(self.root, pid) != seen
 
     def finds_strangers(self, uuid: str | None, cpus: Cpus) -> bool:
         """Whether threads of guests other than `uuid` are on some of `cpus` after all; `others` knows of them then.
@@ -166,7 +166,7 @@ class Ledger(Book):
             if owner == uuid or seen == UNKNOWN or name in self._looked_at:
                 continue
             elsewhere = mask & ~(where[owner] | iothreads)
-            for allowed in tenants.of_process(self.root, pid) - {*vcpus, seen if floats else 0}:
+            for allowed in runningguests.of_process(self.root, pid) - {*vcpus, seen if floats else 0}:
                 if allowed & elsewhere and everywhere & ~allowed:
                     self._look_at(name)
                     found = True

@@ -22,6 +22,8 @@ from emupin.node.claims import Ledger
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from emupin.engine.host import Host
     from emupin.engine.plan import Plan
     from emupin.engine.situation import Others
@@ -40,8 +42,12 @@ class Decision(Frozen):
     others: Others
     policy: Policy
     plan: Plan
-    warnings: tuple[str, ...]
-    """The plan's, and what is wrong with the policy file itself or could not be kept."""
+    problems: tuple[str, ...] = ()
+    """What is wrong with the policy file, this host's records or the guest's own pin; the plan has its own warnings."""
+
+    def warnings(self, told: Sequence[str] = ()) -> tuple[str, ...]:
+        """What there is to say but for what was `told` already."""
+        return tuple(each for each in (*self.problems, *self.plan.warnings) if each not in told)
 
     @property
     def obstacle(self) -> str | None:
@@ -70,7 +76,16 @@ def decide(
             others, decided = _decide(ledger, guest, policy, host)
             problems += ledger.faults + _claim(ledger, guest, decided)
     topology, unkept = _keep_topology(root, host)
-    return Decision(data, guest, host, topology, others, policy, decided, problems + unkept + decided.warnings)
+    return Decision(
+        data=data,
+        guest=guest,
+        host=host,
+        topology=topology,
+        others=others,
+        policy=policy,
+        plan=decided,
+        problems=problems + unkept,
+    )
 
 
 def _as_it_runs(root: str, guest: Domain) -> Domain:

@@ -61,7 +61,7 @@ def judge(root: str, decision: Decision, refuses: bool) -> Decision:
         what, _, cure = told.rpartition("; ")
         raise HostError(f"guest {guest.name}", what, cure)
     log(root, f"{guest.name}: {told}", trouble=True)
-    return decision.replace(warnings=(told, *decision.warnings))
+    return decision.replace(problems=(*decision.problems, told))
 
 
 def removal(root: str, decision: Decision) -> list[Edit]:

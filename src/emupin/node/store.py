@@ -53,8 +53,7 @@ def _read(path: str) -> bytes:
 def _last_good(root: str, problem: str) -> Found:
     """The policy that was valid last, with the `problem` of the present one."""
     try:
-        name = os.fsdecode(read_bytes(root + LAST_GOOD)).strip()
-        path = place(root, POLICIES_KEPT, os.path.basename(name))
+        path = last_good_path(root)
         found = _load(root, read_trusted(path), path)
         return found.replace(problems=(f"{problem} (the last good policy stays in force)", *found.problems))
     except FileNotFoundError:
@@ -65,9 +64,8 @@ def _last_good(root: str, problem: str) -> Found:
 
 def _load(root: str, source: bytes, path: str) -> Found:
     """The policy that `source` spells, from its compiled form where there is one. Raises PolicyError."""
-    digest = hex_digest(source)
-    compiled, name = f"{root}{RUN}/policy-{digest}", f"{digest}.{path.rpartition('.')[2]}"
-    policy = _read_compiled(compiled)
+    compiled, name = compiled_path(root, source), f"{hex_digest(source)}.{path.rpartition('.')[2]}"
+    policy = read_compiled(compiled)
     if policy and _is_kept(root, name):
         return Found(policy)
     policy = policy or _compile(source, path)
@@ -82,7 +80,22 @@ def _load(root: str, source: bytes, path: str) -> Found:
     return Found(policy)
 
 
-def _read_compiled(path: str) -> Policy | None:
+def compiled_path(root: str, source: bytes) -> str:
+    """Where the compiled form of a policy is, by the bytes of its file."""
+    return f"{root}{RUN}/policy-{hex_digest(source)}"
+
+
+def last_good_path(root: str) -> str:
+    """Where the policy is kept that was valid last. Raises OSError where none is named."""
+    return place(root, POLICIES_KEPT, os.path.basename(_last_good_name(root)))
+
+
+def _last_good_name(root: str) -> str:
+    """Raises OSError."""
+    return os.fsdecode(read_bytes(root + LAST_GOOD)).strip()
+
+
+def read_compiled(path: str) -> Policy | None:
     """None where it is not there, torn, another version's or not to be trusted: the source says the same."""
     try:
         written_by, plain = marshal.loads(read_trusted(path))
@@ -94,7 +107,7 @@ def _read_compiled(path: str) -> Policy | None:
 def _is_kept(root: str, name: str) -> bool:
     """Whether the policy `name` is kept, and known as the last good one."""
     try:
-        last_good = os.fsdecode(read_bytes(root + LAST_GOOD)).strip()
+        last_good = _last_good_name(root)
     except OSError:
         return False
     return last_good == name and os.path.exists(place(root, POLICIES_KEPT, name))

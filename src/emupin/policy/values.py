@@ -20,10 +20,11 @@ ERROR, WARN, OFF = "error", "warn", "off"
 AUTO, VCPU, DEDICATED, POOL, CPUS, KEEP = "auto", "vcpu", "dedicated", "pool", "cpus", "keep"
 """The words of placements."""
 
+IOTHREADS = "keep", "follow"
+"""What a policy says of iothreads: whether they follow the emulator threads."""
+
 FIX = "fix"
 """What happens to a guest that has drifted; else it is KEPT as it is."""
-FOLLOW = "follow"
-"""What iothreads do that go with the emulator threads; else they KEEP where they are."""
 
 
 class Match(Frozen):
@@ -69,8 +70,8 @@ class Rule(Frozen):
     on_failure: str
     """start or refuse."""
     persist: bool
-    iothreads: str
-    """keep or follow."""
+    follow_iothreads: bool
+    """The iothreads go with the emulator threads; else they stay where they are."""
     vhost: tuple[Placement, ...] = ()
     """Of the vhost workers alone; none: they go with the emulator threads."""
     drift: str = FIX

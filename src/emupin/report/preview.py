@@ -13,7 +13,7 @@ from emupin.grammar.policytext import render
 from emupin.guest import splice
 from emupin.report.page import Page, Source
 from emupin.report.row import row
-from emupin.trail.replay import NO_DECISION, Replayed, Situation
+from emupin.trail.replay import NO_DECISION, Basis, Replayed
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -24,22 +24,22 @@ if TYPE_CHECKING:
     from emupin.policy.values import Policy
 
 
-def preview(data: bytes, source: str, situation: Situation, decided: Plan, warnings: Iterable[str]) -> dict[str, Any]:
+def preview(data: bytes, source: str, basis: Basis, decided: Plan, warnings: Iterable[str]) -> dict[str, Any]:
     """The row of the file `source`, which holds `data`, with all `warnings`."""
-    changes = [] if decided.pin is None else splice.edits(data, situation.guest, decided.pin, decided.iothreads)
+    changes = [] if decided.pin is None else splice.edits(data, basis.guest, decided.pin, decided.follow_iothreads)
     entry = {
-        **_decision(situation.guest, decided),
+        **_decision(basis.guest, decided),
         "outcome": _outcome(decided, bool(changes)),
         "warnings": list(warnings),
-        "diff": splice.cputune_diff(data, situation.guest, changes) if changes else [],
+        "diff": splice.cputune_diff(data, basis.guest, changes) if changes else [],
         "sha256_before": hex_digest(data),
         "sha256_after": hex_digest(splice.apply(data, changes)),
-        "policy": situation.policy.digest,
-        "topology": digest_of(situation.host),
-        "facts": {"online": cpuset.format(situation.host.online)} if situation.host else {},
+        "policy": basis.policy.digest,
+        "topology": digest_of(basis.host),
+        "facts": {"online": cpuset.format(basis.host.online)} if basis.host else {},
         "emupin": __version__,
     }
-    return row(entry, source, source, Replayed(NO_DECISION, situation=situation))
+    return row(entry, source, source, Replayed(NO_DECISION, basis=basis))
 
 
 def _decision(guest: Domain, decided: Plan) -> dict[str, Any]:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from emupin.engine.explanation import Explanation
     from emupin.engine.situation import Others
-    from emupin.trail.replay import Replayed, Situation
+    from emupin.trail.replay import Basis, Replayed
 
 MOST_LINES = 200
 """Of a diff or a list of warnings."""
@@ -41,10 +41,10 @@ def row(entry: Mapping[str, Any], host: str, where: str, replayed: Replayed) -> 
         "sha_before": text(entry.get("sha256_before")),
         "sha_after": text(entry.get("sha256_after")),
         "online": text(facts.get("online")),
-        "vcpus": _vcpus(replayed.situation),
-        "others": others_json(replayed.situation.others) if replayed.situation else {},
+        "vcpus": _vcpus(replayed.basis),
+        "others": others_json(replayed.basis.others) if replayed.basis else {},
         "previous": text(entry.get("previous")),
-        "placements": _placements(_explanation(replayed.situation)),
+        "placements": _placements(_explanation(replayed.basis)),
         "differences": [[each.field, _side(each.recorded), _side(each.now)] for each in replayed.differences],
         "why": printable(replayed.why),
     }
@@ -66,9 +66,9 @@ def _side(value: Any) -> str:
     return "none" if value is None else printable(str(value))
 
 
-def _vcpus(situation: Situation | None) -> list[list[Any]]:
+def _vcpus(basis: Basis | None) -> list[list[Any]]:
     """The number and the CPUs of each vCPU; those that may run anywhere have none."""
-    return [[vcpu, text_of(pin)] for vcpu, pin in pins(situation.guest)] if situation else []
+    return [[vcpu, text_of(pin)] for vcpu, pin in pins(basis.guest)] if basis else []
 
 
 def others_json(others: Others) -> dict[str, dict[str, str]]:
@@ -81,11 +81,11 @@ def others_json(others: Others) -> dict[str, dict[str, str]]:
     return found
 
 
-def _explanation(situation: Situation | None) -> Explanation | None:
-    if situation is None:
+def _explanation(basis: Basis | None) -> Explanation | None:
+    if basis is None:
         return None
     try:
-        return explain(situation.guest, situation.policy, situation.host, situation.others)
+        return explain(basis.guest, basis.policy, basis.host, basis.others)
     except EmupinError:
         return None
 

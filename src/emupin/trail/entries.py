@@ -63,7 +63,7 @@ def entry(
         "after": _text(guest.emulatorpin if plan.cpus is None else plan.cpus),
         "vhost": _text(plan.vhost),
         "reason": plan.reason,
-        "warnings": decision.warnings,
+        "warnings": decision.warnings(),
         "outcome": outcome,
         "diff": diff,
         "sha256_before": digest_before,
@@ -74,7 +74,7 @@ def entry(
             _asked(guest, decision.policy),
             decision.host,
             decision.others,
-            len(decision.warnings) - len(plan.warnings),
+            len(decision.problems),
         ),
         **({"left": [printable(str(each)) for each in left]} if left else {}),
         "emupin": __version__,
@@ -108,7 +108,7 @@ def failure(operation: str, outcome: str, name: str, decision: Decision | None, 
 def facts(guest: Domain, host: Host, others: Others, problems: int = 0) -> dict[str, Json]:
     """All that a decision has read of the guest, the host and the other guests; CPU lists as text.
 
-    So many of the entry's warnings, the first ones, are about `problems` of the policy file: nobody decided them.
+    So many of the entry's warnings, the first ones, are the decision's `problems`: no plan has them.
     """
     return {
         "form": FORM,

@@ -33,7 +33,7 @@ WORDING = ("reason", "warnings")
 
 
 @dataclass(frozen=True)
-class Situation:
+class Basis:
     """All that was decided from."""
 
     guest: Domain
@@ -59,7 +59,7 @@ class Replayed:
     differences: tuple[Difference, ...] = ()
     why: str = ""
     """Why it cannot be decided again."""
-    situation: Situation | None = None
+    basis: Basis | None = None
 
 
 def replay(entry: Mapping[str, Any], archive: Archive, decide: Decide = plan) -> Replayed:
@@ -70,24 +70,24 @@ def replay(entry: Mapping[str, Any], archive: Archive, decide: Decide = plan) ->
     if not is_decision(entry):
         return Replayed(NO_DECISION)
     try:
-        situation = _situation(entry, archive)
+        basis = _basis(entry, archive)
         before = _on_record(entry)
     except EmupinError as error:
         return Replayed(NOT_REPLAYABLE, why=str(error))
-    made = decide(situation.guest, situation.policy, situation.host, situation.others)
-    now = decided(situation.guest, made)
+    made = decide(basis.guest, basis.policy, basis.host, basis.others)
+    now = decided(basis.guest, made)
     compared = [key for key in now if key not in WORDING or entry["emupin"] == __version__]
     differences = [Difference(key, before[key], now[key]) for key in compared if before[key] != now[key]]
     differences += [Difference(*each) for each in follows(entry, now["after"])]
-    return Replayed(DIFFERENT if differences else SAME, tuple(differences), situation=situation)
+    return Replayed(DIFFERENT if differences else SAME, tuple(differences), basis=basis)
 
 
-def _situation(entry: Mapping[str, Any], archive: Archive) -> Situation:
+def _basis(entry: Mapping[str, Any], archive: Archive) -> Basis:
     """Raises EmupinError where something is missing or cannot be right."""
     guest, others = recorded.guest(entry), recorded.others(entry)
     policy = archive.policy(entry.get("policy")).policy
     host = archive.host(entry.get("topology")).replace(interrupts=recorded.interrupts(entry))
-    return Situation(guest, policy, host, others)
+    return Basis(guest, policy, host, others)
 
 
 def _on_record(entry: Mapping[str, Any]) -> dict[str, Any]:

@@ -19,7 +19,7 @@ SCHEMA = "/usr/share/libvirt/schemas/domain.rng"
 REPORT = "nothing was written; please report this document as a bug"
 
 
-def prove(
+def validate(
     before: bytes, after: bytes, cpus: frozenset[int], source: str, schema: str = SCHEMA, follow: bool = False
 ) -> list[str]:
     """Prove that `after` is a valid domain XML and differs from `before` in `<emulatorpin>` alone, which names `cpus`.

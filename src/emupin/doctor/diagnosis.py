@@ -17,7 +17,7 @@ LEVELS: Final = (OK, WARNING, PROBLEM, UNKNOWN)
 
 
 @dataclass(frozen=True)
-class Finding:
+class Diagnosis:
     """`warning`: the hook works, with a limit that one should know; `unknown`: it could not be looked at."""
 
     level: str
@@ -26,22 +26,22 @@ class Finding:
     area: str = ""
 
 
-def ok(what: str) -> Finding:
-    return Finding(OK, what)
+def ok(what: str) -> Diagnosis:
+    return Diagnosis(OK, what)
 
 
-def warning(what: str, cure: str) -> Finding:
-    return Finding(WARNING, what, cure)
+def warning(what: str, cure: str) -> Diagnosis:
+    return Diagnosis(WARNING, what, cure)
 
 
-def problem(what: str, cure: str) -> Finding:
-    return Finding(PROBLEM, what, cure)
+def problem(what: str, cure: str) -> Diagnosis:
+    return Diagnosis(PROBLEM, what, cure)
 
 
-def unknown(what: str, cure: str = "") -> Finding:
-    return Finding(UNKNOWN, what, cure)
+def unknown(what: str, cure: str = "") -> Diagnosis:
+    return Diagnosis(UNKNOWN, what, cure)
 
 
-def skipped(what: str, lack: str) -> Finding:
+def skipped(what: str, lack: str) -> Diagnosis:
     """A check that needs what an earlier one has missed already."""
-    return Finding(UNKNOWN, f"{what}: not checked, {lack}")
+    return Diagnosis(UNKNOWN, f"{what}: not checked, {lack}")

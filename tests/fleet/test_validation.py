@@ -10,7 +10,7 @@ import pytest
 from command import AFTER, BEFORE, emupin, environment, guest, make_root
 
 from emupin.base.errors import EmupinError
-from emupin.fleet.witness import SCHEMA, prove
+from emupin.fleet.validation import SCHEMA, validate
 
 PIN = frozenset({4})
 NO_SCHEMA = "/nowhere/domain.rng"
@@ -47,9 +47,9 @@ def test_accepts_names_that_libvirt_takes_and_canonical_xml_does_not() -> None:
     )
     before = guest().replace(b"<vcpu", inside + b"<vcpu", 1)
     assert inside in before
-    prove(before, changed(before), PIN, "guest", NO_SCHEMA)
+    validate(before, changed(before), PIN, "guest", NO_SCHEMA)
     with pytest.raises(EmupinError, match="differs from the original in more than"):
-        prove(before, changed(before).replace(b"c:e='1'", b"c:e='2'"), PIN, "guest", NO_SCHEMA)
+        validate(before, changed(before).replace(b"c:e='1'", b"c:e='2'"), PIN, "guest", NO_SCHEMA)
 
 
 @pytest.mark.parametrize(
@@ -66,7 +66,7 @@ def test_accepts_names_that_libvirt_takes_and_canonical_xml_does_not() -> None:
     ],
 )
 def test_accepts(before: bytes, after: bytes) -> None:
-    assert prove(before, after, PIN, "guest", NO_SCHEMA) == [
+    assert validate(before, after, PIN, "guest", NO_SCHEMA) == [
         f"guest: not checked against libvirt's schema, {NO_SCHEMA} is not installed"
     ]
 
@@ -86,27 +86,27 @@ def test_accepts(before: bytes, after: bytes) -> None:
 )
 def test_refuses_any_other_difference(old: bytes, new: bytes) -> None:
     with pytest.raises(EmupinError, match="differs from the original in more than <emulatorpin>"):
-        prove(guest(), changed(guest()).replace(old, new), PIN, "guest", NO_SCHEMA)
+        validate(guest(), changed(guest()).replace(old, new), PIN, "guest", NO_SCHEMA)
 
 
 @pytest.mark.parametrize("pin", [b"", b"<emulatorpin cpuset='5'/>", AFTER + AFTER])
 def test_refuses_a_pin_that_was_not_decided(pin: bytes) -> None:
     with pytest.raises(EmupinError, match="not to 4"):
-        prove(guest(), guest().replace(BEFORE, pin), PIN, "guest", NO_SCHEMA)
+        validate(guest(), guest().replace(BEFORE, pin), PIN, "guest", NO_SCHEMA)
 
 
 def test_schema(schema: str) -> None:
-    assert prove(guest(), changed(guest()), PIN, "guest", schema) == []
-    (remark,) = prove(guest("UPPER"), changed(guest("UPPER")), PIN, "guest", schema)
+    assert validate(guest(), changed(guest()), PIN, "guest", schema) == []
+    (remark,) = validate(guest("UPPER"), changed(guest("UPPER")), PIN, "guest", schema)
     assert remark.startswith("guest: was not valid by libvirt's schema before either: ")
     with pytest.raises(EmupinError, match="the result is not valid"):
-        prove(guest(), changed(guest("UPPER")), PIN, "guest", schema)
+        validate(guest(), changed(guest("UPPER")), PIN, "guest", schema)
 
 
 def test_file_that_is_no_schema(tmp_path: Path) -> None:
     (tmp_path / "bad.rng").write_text("<no/>")
     with pytest.raises(EmupinError, match="is not a schema"):
-        prove(guest(), changed(guest()), PIN, "guest", str(tmp_path / "bad.rng"))
+        validate(guest(), changed(guest()), PIN, "guest", str(tmp_path / "bad.rng"))
 
 
 def test_option(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from emupin.base.files import LIBVIRT_RUN, read_bytes
 from emupin.base.frozen import Frozen
 from emupin.base.mask import to_mask
 from emupin.base.system import os
-from emupin.node.book import UNKNOWN, Tenant, pinned, recorded
+from emupin.node.book import UNKNOWN, RunningGuest, pinned, recorded
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ NEVER = (0, 0, 0)
 class Reading(Frozen):
     """What one status file gave."""
 
-    tenant: Tenant
+    running: RunningGuest
     guest: Domain | None
     """None where the file cannot be read."""
     fault: str = ""
@@ -72,17 +72,17 @@ def read(root: str, name: str, stamp: Stamp, sections: frozenset[str]) -> Readin
     except (OSError, DomainError) as error:
         return Reading(_by_threads(root, name), None, f"guest {name[:-4]} is judged by its threads alone: {error}")
     guest = status.domain
-    return Reading(Tenant(guest.uuid or name, stamp, status.pid, *pinned(guest), recorded(guest)), guest)
+    return Reading(RunningGuest(guest.uuid or name, stamp, status.pid, *pinned(guest), recorded(guest)), guest)
 
 
-def look_at(root: str, name: str, tenant: Tenant) -> Tenant:
-    """The guest `tenant` with where its emulator threads are allowed now."""
+def look_at(root: str, name: str, running: RunningGuest) -> RunningGuest:
+    """The guest `running` with where its emulator threads are allowed now."""
     try:
         status = _status(root, name, frozenset())
     except (OSError, DomainError):
-        status = _nobody(tenant.pid)
-    found = threads(root, tenant.uuid, status)
-    return tenant.replace(seen=found.emulator, floats=found.floats) if found else tenant.replace(seen=UNKNOWN)
+        status = _nobody(running.pid)
+    found = threads(root, running.uuid, status)
+    return running.replace(seen=found.emulator, floats=found.floats) if found else running.replace(seen=UNKNOWN)
 
 
 def _status(root: str, name: str, sections: frozenset[str]) -> Status:
@@ -101,7 +101,7 @@ def _nobody(pid: int) -> Status:
     return Status(pid, "", {}, read_domain(b"<domain><name>nobody</name></domain>", "nothing"))
 
 
-def _by_threads(root: str, name: str) -> Tenant:
+def _by_threads(root: str, name: str) -> RunningGuest:
     """A guest of which there is only a file that cannot be read: its UUID and process where they can be made out."""
     try:
         data = read_bytes(f"{root}{LIBVIRT_RUN}/{name}")
@@ -111,8 +111,8 @@ def _by_threads(root: str, name: str) -> Tenant:
     pid = _number(_between(data.partition(b"<domain ")[0], b" pid='", b"'")) or _number(_pid_file(root, name))
     found = threads(root, uuid, _nobody(pid))
     if found is None:
-        return Tenant(uuid, NEVER, pid, (), 0, 0, UNKNOWN)
-    return Tenant(uuid, NEVER, pid, found.vcpus, 0, 0, found.emulator, found.floats)
+        return RunningGuest(uuid, NEVER, pid, (), 0, 0, UNKNOWN)
+    return RunningGuest(uuid, NEVER, pid, found.vcpus, 0, 0, found.emulator, found.floats)
 
 
 def _between(data: bytes, before: bytes, after: bytes) -> str:
