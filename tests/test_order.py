@@ -25,7 +25,13 @@ FOLLOWS = RIGHT.replace("</cputune>", "<iothreadpin iothread='1' cpuset='2'/></c
 SWAPPED = RIGHT.replace("vcpu='0'", "vcpu='x'").replace("vcpu='1'", "vcpu='0'").replace("'x'", "'1'")
 
 
-def is_done(root: Path, live: str, stored: str | None, rule: str = "match: {flavor: nfv}") -> bool:
+def is_done(
+    root: Path,
+    live: str,
+    stored: str | None,
+    rule: str = "match: {flavor: nfv}",
+    state: tuple[str, str] = ("running", "booted"),
+) -> bool:
     """Whether nothing is to be recorded for a guest that runs; it is transient where nothing is `stored`."""
     rules = policy('"vcpu:0"', rule)
     folder = root / "etc/libvirt/qemu"
@@ -33,7 +39,7 @@ def is_done(root: Path, live: str, stored: str | None, rule: str = "match: {flav
     if stored is not None:
         (folder / "nfv-1.xml").write_text(stored)
     guest = read(live.encode(), "live", rules.sections())
-    status = Status(4242, "running", {}, read(live.encode(), "status", frozenset()))
+    status = Status(4242, state[0], {}, read(live.encode(), "status", frozenset()), state[1])
     return is_recorded(str(root), plan(guest, rules, None, NOBODY), guest, status, rules)
 
 
@@ -77,3 +83,14 @@ def test_iothreads_that_follow_count(tmp_path: Path) -> None:
 def test_a_definition_that_cannot_be_read_is_seen_to(tmp_path: Path) -> None:
     (tmp_path / "etc/libvirt/qemu/nfv-1.xml").mkdir(parents=True)
     assert not is_done(tmp_path / ".", RIGHT, None)
+
+
+@pytest.mark.parametrize("stored", [None, RIGHT])
+@pytest.mark.parametrize(
+    ("state", "done"),
+    [(("paused", "user"), True), (("paused", "migration"), False), (("paused", "starting up"), False)],
+)
+def test_what_comes_in_may_bring_another_definition_once_it_is_here(
+    tmp_path: Path, stored: str | None, state: tuple[str, str], done: bool
+) -> None:
+    assert is_done(tmp_path, RIGHT, stored, state=state) == done

@@ -76,7 +76,7 @@ def is_recorded(root: str, plan: Plan, guest: Domain, status: Status, policy: Po
 
     The persistent definition gets a plan of its own. That is the guest's where both say the same.
     """
-    if not _says(status.domain, plan):
+    if not status.has_come or not _says(status.domain, plan):
         return False
     if not plan.persist:
         return True

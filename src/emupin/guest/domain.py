@@ -179,3 +179,13 @@ class Status(Frozen):
     vcpu_tids: Mapping[int, int]
     """Thread ids by vCPU index."""
     domain: Domain
+    reason: str = ""
+    """Why it is in that state."""
+
+    @property
+    def has_come(self) -> bool:
+        """Whether the guest is here for good: libvirt defines what comes in by migration only once that has ended.
+
+        A guest that was started paused has the reason `user`, what comes in or is restored `migration`.
+        """
+        return self.state == "running" or self.reason == "user"

@@ -30,4 +30,5 @@ def read(data: bytes, source: str, sections: frozenset[str] = LONG_SECTIONS) -> 
         root.attributes.get("state", ""),
         {number(document, vcpu, "id"): number(document, vcpu, "pid", HIGHEST_TID) for vcpu in threads},
         guest,
+        root.attributes.get("reason", ""),
     )
