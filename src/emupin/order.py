@@ -49,7 +49,7 @@ class Order(Frozen):
     """For the live definition; None leaves that alone."""
     persist: bool
     """See to the persistent definition too, by a plan of its own."""
-    follow: bool
+    follow_iothreads: bool
     """The iothreads are pinned like the emulator threads."""
     rule: str
     placement: str

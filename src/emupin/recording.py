@@ -70,7 +70,7 @@ def _part_vhost(root: str, order: Order, cpus: frozenset[int], name: str) -> Non
 
     status = read_status_file(root, name)
     check_process(root, status.pid, order.uuid)
-    enforce(root, status, cpus, os.sched_setaffinity, order.follow, cpuset.parse(order.vhost))
+    enforce(root, status, cpus, os.sched_setaffinity, order.follow_iothreads, cpuset.parse(order.vhost))
 
 
 def report(root: str, order: Order, outcome: str, reason: str, done: dict[str, Recorded]) -> None:
@@ -178,7 +178,9 @@ def _record_live(domain: libvirt.virDomain, order: Order, book: _Book) -> Record
     if bookfile.promised(book.root, order.uuid) not in (None, order.cpus):
         log(book.root, f"{guest.name}: record: decided anew meanwhile, the order for {_text(order.cpus)} is void")
         return None
-    return _pin(domain, guest, order.cpus or frozenset(), order.follow, (LIVE, libvirt.VIR_DOMAIN_AFFECT_LIVE), book)
+    return _pin(
+        domain, guest, order.cpus or frozenset(), order.follow_iothreads, (LIVE, libvirt.VIR_DOMAIN_AFFECT_LIVE), book
+    )
 
 
 def _record_persistent(domain: libvirt.virDomain, root: str, policy: Policy, book: _Book) -> Recorded | None:
