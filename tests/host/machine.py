@@ -20,7 +20,7 @@ PROGRAMS = (QEMU, "qemu-img", "setpriv", "git", "tar")
 
 CPUS, MEMORY = 4, 3072
 """Memory in MiB: half of it on each node."""
-SECONDS = 2400
+SECONDS = 3600
 """When a boot that has not ended by itself is killed."""
 COMMAND_LINE = (
     "root=/dev/vda rw console=ttyS0 quiet panic=-1 mitigations=off tsc=reliable random.trust_cpu=on apparmor=1 "

@@ -26,6 +26,9 @@ NODES = Guest(
 )
 """A vCPU and preallocated memory on each node; its emulator threads belong on the first."""
 
+MOVES = Guest("moves-1", ("3",))
+"""Its rule has it on CPU 1, else on CPU 2."""
+
 
 def start_at_the_second_try(guest: Guest) -> None:
     """libvirt refuses the pin that is recorded, whatever a hook prints; until the next try it is put right."""
@@ -61,6 +64,27 @@ def a_cpu_that_goes_offline_keeps_no_guest_from_starting() -> None:
     finally:
         CPU_1.write_text("1")
     must_be_mended(WEB, "1")
+
+
+@check(1)
+def udev_and_systemd_bring_a_guest_in_line_when_its_cpu_goes_and_comes_back() -> None:
+    """The kernel moves its threads, and nothing tells libvirt: the installed rule starts the installed service."""
+    WEB.destroy()
+    MOVES.define()
+    MOVES.start()
+    MOVES.must_be_recorded("1")
+    CPU_1.write_text("0")
+    try:
+        MOVES.must_be_recorded("2")
+        MOVES.must_be_on("2")
+    finally:
+        CPU_1.write_text("1")
+    MOVES.must_be_recorded("1")
+    MOVES.must_be_on("1")
+    MOVES.destroy()
+    virsh("undefine", MOVES.name)
+    WEB.start()
+    WEB.must_be_on("1")
 
 
 @check(1)

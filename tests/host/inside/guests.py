@@ -9,7 +9,7 @@ from pathlib import Path
 
 from real.threads import Status, Thread, cpus, threads
 
-from host.inside.kit import eventually, same, virsh, write
+from host.inside.kit import becomes, eventually, same, virsh, write
 
 ROM = Path("/var/lib/libvirt/halt.rom")
 """Firmware that stops its CPU for good at its first instruction: a guest that takes nothing from the others."""
@@ -113,7 +113,7 @@ class Guest:
 
     def must_be_recorded(self, wanted: str) -> None:
         """In both definitions, now or when the recording process is done."""
-        eventually(lambda: self.pins == (wanted, wanted), f"{self.name} recorded on {wanted}, has {self.pins}")
+        becomes(lambda: self.pins, (wanted, wanted), f"{self.name} recorded on {wanted}")
 
 
 def emulatorpin(xml: str) -> str | None:

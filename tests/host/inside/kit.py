@@ -76,6 +76,14 @@ def eventually(condition: Callable[[], Result], what: str) -> Result:
         time.sleep(0.5)
 
 
+def becomes(look: Callable[[], object], wanted: object, what: str) -> None:
+    """Wait until `look` finds what is wanted."""
+    end = time.monotonic() + SECONDS
+    while (found := look()) != wanted:
+        assert time.monotonic() < end, f"not so after {SECONDS} s: {what}\n  found  {found!r}\n  wanted {wanted!r}"
+        time.sleep(0.5)
+
+
 def same(found: object, wanted: object, what: str = "") -> None:
     assert found == wanted, f"{what}\n  found  {found!r}\n  wanted {wanted!r}"
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from host.inside.first import NFV, WEB, all_is_well
+from host.inside.first import NFV, WEB, complaints, the_trail_holds
 from host.inside.guests import Guest
 from host.inside.kit import audit, check, emupin, emupin_json, read, run, same
 
@@ -42,9 +42,12 @@ def the_isolated_cpus_are_seen() -> None:
 
 
 @check(2)
-def status_and_doctor_find_nothing_wrong_after_a_boot() -> None:
+def status_finds_nothing_wrong_after_a_boot_and_doctor_what_is_new() -> None:
+    """Its rule puts the wide guest on several CPUs that are isolated now."""
     emupin("status")
-    all_is_well()
+    wide = "rule wide, cpus:2-3: CPUs 2-3 are isolated: the kernel does not balance load there"
+    same(complaints(), [wide], "doctor")
+    the_trail_holds()
 
 
 @check(2)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from host.inside.first import HOOK, NFV, POLICY, WEB, all_is_well, restart_libvirtd
+from host.inside.first import HOOK, NFV, POLICY, WEB, all_is_well, restart_libvirtd, the_trail_holds
 from host.inside.kit import NEW, OLD, audit, check, emupin, emupin_json, eventually, run, same, virsh, write
 
 LIBRARY = Path("/usr/local/lib/emupin/emupin")
@@ -51,6 +51,7 @@ def an_upgrade_under_running_guests_is_not_noticed_by_them() -> None:
     same((NFV.pid, WEB.pid), pids)
     emupin("status")
     all_is_well()
+    the_trail_holds()
     restart_libvirtd()
     eventually(lambda: audit(WEB.name)[-1][0] == audit(NFV.name)[-1][0] == "reconnect", "both reconnected")
     same((NFV.pid, WEB.pid), pids)
