@@ -146,7 +146,7 @@ else
 tests/run.sh: not run, because each takes longer:
   tests/run.sh tests/install     packages, install.sh and the Ansible role, in throw-away roots (ten minutes)
   tests/run.sh tests/microvm     two kernels with cgroup v2, in micro VMs (ten minutes)
-  tests/run.sh tests/host        Debian 12 and 13 with systemd and AppArmor, under QEMU (a quarter of an hour)
+  tests/run.sh tests/host        Debian 12 and 13 with systemd and AppArmor, under QEMU (half an hour)
 TEXT
 fi
 echo "tests/run.sh: \`tests/run.sh tests/pristine\` takes an hour: the tests on pristine Debian 11, 12, 13 and unstable"
