@@ -589,19 +589,37 @@ BROKEN = {
 }
 
 
+def make_process(host: Host, threads: Mapping[int, tuple[str, str]]) -> None:
+    """A pretended QEMU of guest nfv-c without cpuset cgroups: the name and the CPUs of each thread."""
+    host.write("run/libvirt/qemu/nfv-c.pid", "4242\n")
+    host.write("proc/4242/cmdline", f"qemu-system-x86_64\0-uuid\0{THIRD}\0")
+    host.write("proc/self/mountinfo", "")
+    (host.root / "proc/4242/fd").mkdir()
+    for tid, (name, cpus) in threads.items():
+        host.write(f"proc/4242/task/{tid}/status", f"Name:\t{name}\nCpus_allowed_list:\t{cpus}\nMems_allowed:\t1\n")
+        host.write(f"proc/4242/task/{tid}/cgroup", "0::/\n")
+    host.write("proc/4242/cgroup", "0::/\n")
+
+
+def test_a_thread_that_a_hand_confined_counts_beside_one_that_nobody_has(host: Host) -> None:
+    """The main thread may run everywhere, which would leave no CPU to anybody; the other may run on two."""
+    run(host, replace(C, pins={}, emulatorpin=None))
+    status = host.root / "run/libvirt/qemu/nfv-c.xml"
+    status.write_text(status.read_text().replace("999999999", "4242"))
+    make_process(
+        host, {4242: ("qemu-system-x86", "0-127"), 4243: ("CPU 0/KVM", "0-127"), 4244: ("vnc_worker", "64,70")}
+    )
+    assert placed(host, A) == "65"
+    assert {64, 70} <= {*held(host).shared}
+    assert 66 not in held(host).shared
+
+
 @pytest.mark.parametrize("way", BROKEN)
 def test_a_broken_status_file_costs_only_its_own_guest(host: Host, way: str) -> None:
     """Its CPUs count by where its threads may run, and everybody else is placed."""
     two_running(host)
     host.write("run/libvirt/qemu/nfv-c.xml", BROKEN[way])
-    host.write("run/libvirt/qemu/nfv-c.pid", "4242\n")
-    host.write("proc/4242/cmdline", f"qemu-system-x86_64\0-uuid\0{THIRD}\0")
-    host.write("proc/self/mountinfo", "")
-    (host.root / "proc/4242/fd").mkdir()
-    for tid, name, cpus in ((4242, "qemu-system-x86", "66"), (4243, "CPU 0/KVM", "67"), (4244, "CPU 1/KVM", "0-127")):
-        host.write(f"proc/4242/task/{tid}/status", f"Name:\t{name}\nCpus_allowed_list:\t{cpus}\nMems_allowed:\t1\n")
-        host.write(f"proc/4242/task/{tid}/cgroup", "0::/\n")
-    host.write("proc/4242/cgroup", "0::/\n")
+    make_process(host, {4242: ("qemu-system-x86", "66"), 4243: ("CPU 0/KVM", "67"), 4244: ("CPU 1/KVM", "0-127")})
     host.set_policy(REFUSE)
     assert placed(host, replace(C, uuid=str(uuid.UUID(int=4)), name="nfv-d")) == "68"
     assert "guest nfv-c is judged by its threads alone: " in str(host.audit()[-1]["warnings"])

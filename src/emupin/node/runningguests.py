@@ -137,11 +137,11 @@ class Threads(Frozen):
     """Where the threads of one process may run, as masks."""
 
     emulator: int
-    """Its emulator threads together, vhost workers included."""
+    """Its emulator threads together, vhost workers included; of some that somebody has confined, those alone."""
     vcpus: tuple[int, ...]
     """The different ones of its vCPUs; those that nobody has confined are 0, any CPU."""
     floats: bool
-    """Nobody has confined the emulator threads."""
+    """Nobody has confined any of the emulator threads."""
 
 
 def threads(root: str, uuid: str, status: Status) -> Threads | None:
@@ -152,11 +152,12 @@ def threads(root: str, uuid: str, status: Status) -> Threads | None:
     if not emulators:
         return None
     anywhere = to_mask(_unconfined(root, status.pid))
+    confined = {mask for mask in emulators if not anywhere or anywhere & ~mask}
     together = 0
-    for mask in emulators:
+    for mask in confined or emulators:
         together |= mask
-    confined = {0 if anywhere and not anywhere & ~mask else mask for mask in vcpus}
-    return Threads(together, tuple(sorted(confined)), bool(anywhere) and not anywhere & ~together)
+    pinned = {mask if not anywhere or anywhere & ~mask else 0 for mask in vcpus}
+    return Threads(together, tuple(sorted(pinned)), not confined)
 
 
 def _is_the_guest(root: str, pid: int, uuid: str) -> bool:
