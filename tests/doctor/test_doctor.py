@@ -494,6 +494,14 @@ def pool_switched_off(lab: Lab) -> None:
     lab.write("etc/kolla/nova-compute/nova.conf", text)
 
 
+@fault(PROBLEM, "2 pins wait in ")
+def orders_that_nobody_carries_out(lab: Lab) -> None:
+    """One that is too old, one that a process took two hours ago; the others are being seen to."""
+    for name, age in (("a", 300), (".b", 7200), ("c", 30), (".d", 300)):
+        order = lab.write(f"run/emupin/orders/{name}", "{}")
+        os.utime(order, (lab.now - age, lab.now - age))
+
+
 @fault(PROBLEM, "guest nfv-9 cannot start with its <emulatorpin> 99: CPU 99 is not online")
 def definition_with_an_impossible_pin(lab: Lab) -> None:
     lab.write("etc/libvirt/qemu/nfv-9.xml", domain_xml("nfv-9", "99"))

@@ -1,4 +1,4 @@
-"""Whether libvirt can start every guest that is defined here with the pin that its definition has."""
+"""libvirt's definitions: whether a guest can start with the pin that is there, and whether what should be there is."""
 
 from __future__ import annotations
 
@@ -13,12 +13,17 @@ from emupin.doctor.diagnosis import Diagnosis, ok, problem, unknown
 from emupin.engine import host
 from emupin.engine.startable import obstacle
 from emupin.guest import domainxml
+from emupin.order import ORDERS
+from emupin.recorder import TAKEN, WAIT_SECONDS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from emupin.doctor.machine import Machine
     from emupin.engine.host import Host
+
+MOMENT = 60.0
+"""Seconds that a recording process may take to begin."""
 
 CURE = "`emupin apply --yes {name}` puts the planned pin there; `virsh emulatorpin {name} CPUS --config` another one"
 
@@ -32,6 +37,19 @@ def check_startable(machine: Machine) -> Iterator[Diagnosis]:
         return
     faults = [fault for name in names for fault in _faults(machine.root, name, facts)]
     yield from faults or [ok("libvirt can start every guest with the pin of its definition")]
+
+
+def check_recorded(machine: Machine) -> Iterator[Diagnosis]:
+    """No pin waits to be recorded for longer than it may, which says nothing where none does. Raises HostError."""
+    late = 0
+    for name in machine.names(ORDERS):
+        ordered = machine.status(f"{ORDERS}/{name}")
+        patience = WAIT_SECONDS if name.startswith(TAKEN) else MOMENT
+        late += ordered is not None and ordered.st_mtime < machine.now - patience - MOMENT
+    if late:
+        what = "1 pin waits" if late == 1 else f"{late} pins wait"
+        cure = "`emupin apply --all --yes` records pins; look in syslog for why the recording process ended"
+        yield problem(f"{what} in {machine.path(ORDERS)} to be recorded in libvirt's definitions, for too long", cure)
 
 
 def _defined(root: str) -> list[str] | None:
