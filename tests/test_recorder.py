@@ -377,7 +377,7 @@ def fake_python(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     seen = tmp_path / "seen"
     fake = tmp_path / "python"
     fake.write_text(
-        f"#!/bin/sh\n{{ ls -l /proc/$$/fd; ps -o sid= -p $$; }} >>{seen}.new; ln {seen}.new {seen}\n"
+        f'#!/bin/sh\n{{ ls -l /proc/$$/fd; echo "$@"; ps -o sid= -p $$; }} >>{seen}.new; ln {seen}.new {seen}\n'
         f"while [ -e {seen} ]; do sleep 0.05; done\n"
     )
     fake.chmod(0o755)
@@ -422,9 +422,28 @@ def test_of_many_hooks_at_once_one_starts_a_process(tmp_path: Path, fake_python:
     os.wait()
 
 
-@pytest.mark.parametrize("place", ["run/emupin/orders", "run/emupin/recorder"])
-def test_where_no_order_can_be_left_the_error_says_what_to_do(tmp_path: Path, place: str) -> None:
-    (tmp_path / place).parent.mkdir(parents=True)
+@pytest.mark.parametrize("place", ["run/emupin", "run/emupin/orders", "run/emupin/recorder"])
+def test_where_no_order_can_be_left_a_process_gets_it_itself(tmp_path: Path, fake_python: Path, place: str) -> None:
+    """/run is full, or somebody has put something else in the way."""
+    (tmp_path / place).parent.mkdir(parents=True, exist_ok=True)
     (tmp_path / place).symlink_to("/no/such")
-    with pytest.raises(HostError, match=rf"{place}.*; the pin was not recorded: `emupin apply`"):
+    orders.place(str(tmp_path), order())
+    assert f'"uuid": "{UUID}"' in wait_for(fake_python)
+    fake_python.unlink()
+    os.wait()
+
+
+def test_a_process_with_an_order_of_its_own_asks_until_it_is_done_with_a_faked_libvirt(
+    guest: FakeDomain, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("EMUPIN_ROOT", str(tmp_path))
+    monkeypatch.setattr(recorder, "_close_inherited", lambda _last: None)
+    guest.states = [(PAUSED, MIGRATION)] * 3 + [(RUNNING, 0)]
+    recorder.main(json.dumps({**vars(order()), "cpus": "2"}))
+    assert guest.pins[LIVE] == "2"
+
+
+def test_a_process_that_cannot_be_started_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(orders, "DELAYED", ("/no/such",))
+    with pytest.raises(HostError, match=r"cannot be started: No such file.*the pin was not recorded: `emupin apply`"):
         orders.place(str(tmp_path), order())

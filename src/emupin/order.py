@@ -110,25 +110,28 @@ def leave(root: str, name: str, order: Order) -> None:
 def place(root: str, order: Order) -> None:
     """Leave `order` to the recording process, in place of an earlier one for the guest, and start one where none runs.
 
-    The guest's name stays out of it: it is the tenant's. Raises HostError.
+    Where /run is full, a process gets it on its command line. The guest's name stays out of it: it is the tenant's.
+    Raises HostError.
     """
+    words = encode({**order.__dict__, "cpus": cpuset.format(order.cpus) if order.cpus else None})
     try:
-        make_private_folder(root + RUN)
-        make_private_folder(root + ORDERS)
-        words = {**order.__dict__, "cpus": cpuset.format(order.cpus) if order.cpus else None}
-        replace_file(f"{root}{ORDERS}/{order.uuid}", encode(words).encode(), durable=False)
-        lock = try_lock(root)
-        if lock is None:
-            return
+        lock = _write(root, order.uuid, words)
+    except OSError:
+        _start(words)
+        return
+    if lock is not None:
         try:
-            _start(lock)
+            _start("", (os.POSIX_SPAWN_DUP2, lock, LOCK_AT))
         finally:
             os.close(lock)
-    except OSError as error:
-        place = error.filename or f"{root}{ORDERS}"
-        raise HostError(
-            place, f"cannot be used: {error.strerror}", "the pin was not recorded: `emupin apply`"
-        ) from None
+
+
+def _write(root: str, uuid: str, words: str) -> int | None:
+    """Leave the order in its file; what `try_lock` gives then. Raises OSError."""
+    make_private_folder(root + RUN)
+    make_private_folder(root + ORDERS)
+    replace_file(f"{root}{ORDERS}/{uuid}", words.encode(), durable=False)
+    return try_lock(root)
 
 
 def try_lock(root: str) -> int | None:
@@ -144,18 +147,22 @@ def try_lock(root: str) -> int | None:
     return lock
 
 
-def _start(lock: int) -> None:
+def _start(words: str, *actions: tuple[int, ...]) -> None:
     """Start the recording process and leave it: a session of its own, nothing of ours open in it but its lock.
 
-    Raises OSError.
+    Raises HostError.
     """
     null = [(os.POSIX_SPAWN_OPEN, stream, "/dev/null", os.O_RDWR, 0) for stream in (0, 1, 2)]
-    locked = (os.POSIX_SPAWN_DUP2, lock, LOCK_AT)
-    os.posix_spawn(DELAYED[0], [*DELAYED, *command()], os.environ, file_actions=[*null, locked], setsid=True)
+    whole = [*DELAYED, *command(), words]
+    try:
+        os.posix_spawn(whole[0], whole, os.environ, file_actions=[*null, *actions], setsid=True)
+    except OSError as error:
+        hint = "the pin was not recorded: `emupin apply`"
+        raise HostError("the recording process", f"cannot be started: {error.strerror}", hint) from None
 
 
 def command() -> list[str]:
-    """The recording process's."""
+    """The recording process's; an order for it alone may follow."""
     library = os.path.dirname(os.path.dirname(__file__))
-    code = "import sys; sys.path.insert(0, sys.argv[1]); from emupin.recorder import main; main()"
+    code = "import sys; sys.path.insert(0, sys.argv[1]); from emupin.recorder import main; main(*sys.argv[2:])"
     return [sys.executable, "-I", "-c", code, library]

@@ -38,10 +38,13 @@ TAKEN = "."
 """Ahead of the name of an order that a recording process has taken, until it is done."""
 
 
-def main() -> None:
-    """The process that `order.place` starts, with the lock in its hands."""
-    _close_inherited()
-    root = files.root_from_environment()
+def main(words: str = "") -> None:
+    """The process that `order.place` starts, with the lock in its hands; or without, for the one order in `words`."""
+    root, only = files.root_from_environment(), _parsed(words)
+    _close_inherited(2 if only else LOCK_AT)
+    if only:
+        _serve_one(root, only)
+        return
     while True:
         serve(root)
         os.close(LOCK_AT)
@@ -85,6 +88,13 @@ def serve(root: str) -> None:
         time.sleep(PAUSE_SECONDS if time.monotonic() < active + LINGER_SECONDS else LONGEST_PAUSE)
 
 
+def _serve_one(root: str, order: Order) -> None:
+    """Carry out an order that nobody else knows of."""
+    work = _Work(order, time.monotonic(), 0.0)
+    while (pause := _carry_out(root, work)) is not None:
+        time.sleep(pause)
+
+
 def _carry_out(root: str, work: _Work) -> float | None:
     """How many seconds later to ask again; None where that is done, or has failed for good and is in the trail."""
     asked = time.monotonic()
@@ -109,7 +119,7 @@ def _take(root: str, work: Mapping[str, object]) -> Iterator[Order]:
             continue
         path = _taken(root, uuid)
         os.replace(f"{root}{ORDERS}/{name}", path)
-        order = _read(path)
+        order = _parsed(os.fsdecode(files.read_bytes(path)))
         if order is None:
             log(root, f"{path}: is not an order of this version; `emupin apply` records the pin", trouble=True)
             _forget(path)
@@ -137,11 +147,11 @@ def _names(root: str) -> list[str]:
         return []
 
 
-def _read(path: str) -> Order | None:
-    """None where the file is not an order as this version of emupin writes it."""
+def _parsed(words: str) -> Order | None:
+    """None where that is not an order as this version of emupin writes it."""
     try:
-        words = json.loads(files.read_bytes(path))
-        return Order(**{**words, "cpus": cpuset.parse(words["cpus"]) if words["cpus"] else None})
+        fields = json.loads(words)
+        return Order(**{**fields, "cpus": cpuset.parse(fields["cpus"]) if fields["cpus"] else None})
     except (ValueError, TypeError, KeyError, EmupinError):
         return None
 
@@ -158,11 +168,11 @@ def _stamp() -> tuple[int, int]:
 STAMP = _stamp()
 
 
-def _close_inherited() -> None:
-    """Close what is open above the lock: whoever calls the hook may have left a copy of its output there."""
+def _close_inherited(last: int) -> None:
+    """Close what is open above the `last` of ours: whoever calls the hook may have left a copy of its output there."""
     for descriptor in os.listdir("/proc/self/fd"):
         try:
-            if int(descriptor) > LOCK_AT:
+            if int(descriptor) > last:
                 os.close(int(descriptor))
         except OSError as error:
             if error.errno != errno.EBADF:  # The listing's own.
