@@ -15,9 +15,10 @@ from hypothesis import strategies as st
 from topologies import hosts
 
 from emupin import cli
+from emupin.base import cached as caches
 from emupin.base import cpuset
 from emupin.base.errors import HostError
-from emupin.engine import host, hostcache, interrupts, snapshot
+from emupin.engine import host, interrupts, snapshot
 from emupin.engine.host import Host
 from emupin.engine.hostcache import read_cached
 
@@ -209,7 +210,7 @@ def test_a_torn_cache_is_read_anew(tmp_path: Path, keep: int) -> None:
 
 def test_a_cache_of_another_version_is_read_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     root = small(tmp_path)
-    monkeypatch.setattr(hostcache, "FORMAT", ("another", 0))
+    monkeypatch.setattr(caches, "WRITER", ("another", 0))
     read_cached(root)
     monkeypatch.undo()
     assert not cached(root)
@@ -363,7 +364,7 @@ def test_interrupts_of_another_build_are_read_anew(
     interrupts.add_cached(root, SMALL)
     card(tmp_path, "eth0", {40: "2"})
     if change == "build":
-        monkeypatch.setattr(interrupts, "FORMAT", ("another", 0, 0))
+        monkeypatch.setattr(caches, "WRITER", ("another", 0))
     elif change == "torn":
         cache.write_bytes(cache.read_bytes()[:-4])
     else:

@@ -285,9 +285,10 @@ def test_a_worker_that_a_hand_has_moved_is_found_before_a_cpu_is_given_alone(hos
 
 def of_another_python(path: Path) -> None:
     """As an upgrade of emupin, or a command line under another Python, finds it."""
-    (_, hexversion), boot, records = marshal.loads(path.read_bytes())
+    (_, hexversion), about, records = marshal.loads(path.read_bytes().partition(b"\n")[2])
     changed = {name: (THIRD, *record[1:]) for name, record in records.items()}
-    path.write_bytes(marshal.dumps((("0.0.9", hexversion), boot, changed)))
+    data = marshal.dumps((("0.0.9", hexversion), about, changed))
+    path.write_bytes(hex_digest(data).encode() + b"\n" + data)
 
 
 @pytest.mark.parametrize(

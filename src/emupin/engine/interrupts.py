@@ -6,13 +6,11 @@ files to read, so the hook takes what it found up to a minute ago.
 
 from __future__ import annotations
 
-import marshal
-import sys
 import time
 
-from emupin import __version__
-from emupin.base.errors import HostError, PolicyError
-from emupin.base.files import RUN, make_private_folder, read_trusted, replace_file
+from emupin.base import cached
+from emupin.base.errors import HostError
+from emupin.base.files import RUN
 from emupin.base.system import os
 from emupin.engine.host import GONE, cpus_in
 from emupin.policy.values import KEEP, OFF
@@ -32,8 +30,7 @@ AFFINITY = "/proc/irq/%s/effective_affinity_list"
 CACHE = f"{RUN}/interrupts"
 SECONDS = 60.0
 """How long the cache holds."""
-
-FORMAT = (__version__, sys.hexversion, 1)
+ABOUT = "when, and which CPUs"
 
 
 def matter(policy: Policy) -> bool:
@@ -65,25 +62,15 @@ def add(root: str, host: Host) -> Host:
 def add_cached(root: str, host: Host) -> Host:
     """`host` with what was read at most a minute ago. Raises HostError."""
     now = time.clock_gettime(time.CLOCK_BOOTTIME)
-    cached = _from_cache(root, now)
-    return host.replace(interrupts=_to_cache(root, now, read(root)) if cached is None else cached)
-
-
-def _from_cache(root: str, now: float) -> Cpus | None:
-    """None where there is none of this build, or it is too old, torn or not to be trusted; a boot takes it away."""
-    try:
-        written_by, at, cpus = marshal.loads(read_trusted(root + CACHE))
-    except (OSError, PolicyError, EOFError, ValueError, TypeError):
-        return None
-    return cpus if written_by == FORMAT and 0 <= now - at < SECONDS else None
+    at, cpus = cached.read(root + CACHE, ABOUT) or (-SECONDS, frozenset())
+    return host.replace(interrupts=cpus if 0 <= now - at < SECONDS else _to_cache(root, now, read(root)))
 
 
 def _to_cache(root: str, now: float, cpus: Cpus) -> Cpus:
     try:
-        make_private_folder(root + RUN)
-        replace_file(root + CACHE, marshal.dumps((FORMAT, now, cpus)), durable=False)
-    except OSError:
-        pass  # Only time is lost, and whoever else writes there reports it.
+        cached.write(root + CACHE, ABOUT, (now, cpus))
+    except OSError:  # Only time is lost, and whoever else writes there reports it.
+        return cpus
     return cpus
 
 

@@ -11,14 +11,11 @@ alone, and worth nothing without the claims.
 
 from __future__ import annotations
 
-import marshal
-import sys
-
-from emupin import __version__
+from emupin.base import cached
 from emupin.base.files import RUN, read_bytes, replace_file
 from emupin.base.mask import from_mask
 from emupin.base.system import os
-from emupin.node.book import Book, Claim, Start
+from emupin.node.book import Book, Claim, RunningGuest, Start
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -29,7 +26,6 @@ if TYPE_CHECKING:
     Cpus = frozenset[int]
 
 FILE, CACHE = f"{RUN}/claims", f"{RUN}/guests"
-WRITER = (__version__, sys.hexversion)
 HEAD = "emupin-claims 2"
 """The first line. Version 1, of emupin 0.1, began with a digest of the rest, which was what `marshal` makes."""
 
@@ -55,7 +51,7 @@ def load(root: str, book: Book) -> Written:
     if data.startswith(HEAD.encode() + b"\n"):
         if not _read(data, boot, book):
             return Written()
-        book.records = _cached(root, boot)
+        book.records = cached.read(root + CACHE, _about(boot)) or {}
         return Written(data, book.records)
     if not data.startswith(b"emupin-"):  # A later version's.
         from emupin.node import oldbook
@@ -64,13 +60,9 @@ def load(root: str, book: Book) -> Written:
     return Written()
 
 
-def _cached(root: str, boot: str) -> dict[str, Record]:
-    """The running guests as they were last time, where this emupin under this Python wrote them down."""
-    try:
-        writer, cached_boot, records = marshal.loads(read_bytes(root + CACHE))
-    except (OSError, EOFError, ValueError, TypeError):  # Torn, or another interpreter's.
-        return {}
-    return dict(records) if (writer, cached_boot) == (WRITER, boot) else {}
+def _about(boot: str) -> tuple[object, ...]:
+    """What cached records must have been written about."""
+    return RunningGuest._fields, boot
 
 
 def promised(root: str, uuid: str) -> Cpus | None:
@@ -96,7 +88,7 @@ def save(root: str, book: Book, written: Written) -> None:
     if data != written.data:
         replace_file(root + FILE, data, durable=False)
     if book.records != written.records:
-        replace_file(root + CACHE, marshal.dumps((WRITER, boot, book.records)), durable=False)
+        cached.write(root + CACHE, _about(boot), book.records)
 
 
 def _lines(book: Book, boot: str) -> list[str]:

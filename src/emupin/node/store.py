@@ -7,13 +7,12 @@
 
 from __future__ import annotations
 
-import marshal
 import sys
 
-from emupin import __version__
+from emupin.base import cached
 from emupin.base.digest import hex_digest
 from emupin.base.errors import PolicyError
-from emupin.base.files import RUN, STATE, make_private_folder, policy_path, read_bytes, read_trusted, replace_file
+from emupin.base.files import RUN, STATE, policy_path, read_bytes, read_trusted, replace_file
 from emupin.base.frozen import Frozen
 from emupin.base.kept import POLICIES_KEPT, keep, place
 from emupin.base.system import os
@@ -23,8 +22,7 @@ from emupin.policy.values import Match, Placement, Policy, Rule
 LAST_GOOD = f"{STATE}/last-good"
 
 SHAPE = (*Policy._fields, *Rule._fields, *Match._fields, *Placement._fields, *CHECKS)
-FORMAT = (__version__, sys.hexversion, SHAPE)
-"""What a compiled policy must have been written by: marshal's format follows the interpreter."""
+"""What a compiled policy consists of."""
 
 
 class Found(Frozen):
@@ -72,8 +70,7 @@ def _load(root: str, source: bytes, path: str) -> Found:
     try:
         keep(root, POLICIES_KEPT, name, source)
         replace_file(root + LAST_GOOD, name.encode() + b"\n")
-        make_private_folder(root + RUN)
-        replace_file(compiled, marshal.dumps((FORMAT, policy.to_plain())))
+        cached.write(compiled, SHAPE, policy.to_plain())
     except OSError as error:
         problem = f"{error.filename}: {error.strerror}; the policy is compiled on every call until this is fixed"
         return Found(policy, (problem,))
@@ -97,11 +94,8 @@ def _last_good_name(root: str) -> str:
 
 def read_compiled(path: str) -> Policy | None:
     """None where it is not there, torn, another version's or not to be trusted: the source says the same."""
-    try:
-        written_by, plain = marshal.loads(read_trusted(path))
-        return Policy.from_plain(plain) if written_by == FORMAT else None
-    except (OSError, PolicyError, EOFError, ValueError, TypeError):
-        return None
+    plain = cached.read(path, SHAPE)
+    return Policy.from_plain(plain) if plain else None
 
 
 def _is_kept(root: str, name: str) -> bool:
