@@ -121,7 +121,7 @@ def a_new_guest_is_placed_when_virsh_start_returns() -> None:
     WEB.define()
     WEB.start()
     WEB.must_be_on("1")
-    same(audit(WEB.name)[-1], ("started", "enforced"))
+    assert ("started", "enforced") in audit(WEB.name), audit(WEB.name)
     WEB.must_be_recorded("1")
     WEB.must_be_on("1")
     same(virsh("emulatorpin", WEB.name).split()[-1], "1")
