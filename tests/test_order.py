@@ -69,6 +69,12 @@ def test_it_is_ordered_where_one_does_not_or_may_have_another_plan(
     assert not is_done(tmp_path, live, stored)
 
 
+def test_a_partition_that_libvirt_adds_at_the_start_is_no_difference(tmp_path: Path) -> None:
+    live = RIGHT.replace("  <os>", "  <resource>\n    <partition>/machine</partition>\n  </resource>\n  <os>")
+    assert is_done(tmp_path / "a", live, RIGHT)
+    assert not is_done(tmp_path / "b", live.replace("/machine", "/machine/rt"), RIGHT)
+
+
 def test_the_persistent_definition_counts_only_where_it_is_to_be_seen_to(tmp_path: Path) -> None:
     assert is_done(tmp_path, RIGHT, domain_xml(extra=NOVA), "persist: false")
 

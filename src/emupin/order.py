@@ -80,6 +80,7 @@ def is_recorded(root: str, plan: Plan, guest: Domain, status: Status, policy: Po
         return False
     if not plan.persist:
         return True
+    from emupin.engine.confinement import DEFAULT  # libvirt adds it when the guest starts.
     from emupin.guest.domainxml import read
 
     path = f"{root}{DEFINITIONS}/{guest.name}.xml"
@@ -89,7 +90,8 @@ def is_recorded(root: str, plan: Plan, guest: Domain, status: Status, policy: Po
         return True
     except (OSError, DomainError):
         return False
-    return stored.replace(id=guest.id, layout=guest.layout, numad=guest.numad) == guest and _says(stored, plan)
+    same = {"id": guest.id, "layout": guest.layout, "numad": guest.numad, "partition": stored.partition or DEFAULT}
+    return stored.replace(**same) == guest.replace(partition=guest.partition or DEFAULT) and _says(stored, plan)
 
 
 def _says(guest: Domain, plan: Plan) -> bool:
