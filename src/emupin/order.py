@@ -76,7 +76,7 @@ def is_recorded(root: str, plan: Plan, guest: Domain, status: Status, policy: Po
 
     The persistent definition gets a plan of its own. That is the guest's where both say the same.
     """
-    if not status.has_come or not _says(status.domain, plan):
+    if not status.has_come or not plan.is_in(status.domain):
         return False
     if not plan.persist:
         return True
@@ -91,14 +91,7 @@ def is_recorded(root: str, plan: Plan, guest: Domain, status: Status, policy: Po
     except (OSError, DomainError):
         return False
     same = {"id": guest.id, "layout": guest.layout, "numad": guest.numad, "partition": stored.partition or DEFAULT}
-    return stored.replace(**same) == guest.replace(partition=guest.partition or DEFAULT) and _says(stored, plan)
-
-
-def _says(guest: Domain, plan: Plan) -> bool:
-    """Whether a definition has the pins of the plan."""
-    iothreads = guest.iothreads if plan.follow_iothreads else ()
-    pins = [guest.emulatorpin, *(guest.iothreadpins.get(each) for each in iothreads)]
-    return plan.pin is not None and all(pin == plan.pin for pin in pins)
+    return stored.replace(**same) == guest.replace(partition=guest.partition or DEFAULT) and plan.is_in(stored)
 
 
 def leave(root: str, name: str, order: Order) -> None:

@@ -30,11 +30,7 @@ class Settled(Frozen):
 
     def differs(self, guest: Domain) -> bool:
         """Whether the definition `guest` says something else."""
-        if self.obstacle:
-            return True
-        iothreads = guest.iothreads if self.plan.follow_iothreads else ()
-        wrong = any(guest.iothreadpins.get(each) != self.pin for each in iothreads)
-        return self.pin is not None and (guest.emulatorpin != self.pin or wrong)
+        return bool(self.obstacle) or (self.pin is not None and not self.plan.is_in(guest))
 
 
 def settle(guest: Domain, made: Plan, host: Host | None) -> Settled:

@@ -81,6 +81,12 @@ class Plan(Frozen):
         """What a domain XML may say: `cpus`, but for a pin that would keep the guest from its next start."""
         return None if self.unstartable else self.cpus
 
+    def is_in(self, guest: Domain) -> bool:
+        """Whether the definition `guest` has the pins of this plan, which has some."""
+        iothreads = guest.iothreads if self.follow_iothreads else ()
+        pins = [guest.emulatorpin, *(guest.iothreadpins.get(each) for each in iothreads)]
+        return self.pin is not None and all(pin == self.pin for pin in pins)
+
 
 def plan(guest: Domain, policy: Policy, host: Host | None, others: Others = NOBODY) -> Plan:
     """Decide for `guest`. Without a `host`, what needs one is not checked."""
