@@ -94,7 +94,10 @@ def make_private_folder(path: str) -> None:
 
 
 def replace_file(path: str, data: bytes, durable: bool = True) -> None:
-    """Make `path` hold `data`, mode 0600: whole, and on disk if `durable`, or as it was before. Raises OSError."""
+    """Make `path` hold `data`, mode 0600: whole, and on disk if `durable`, or as it was before.
+
+    Raises OSError, which names `path`: that a disk is full the kernel says of no file.
+    """
     temporary = f"{path}.{os.getpid()}"
     descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
     try:
@@ -103,8 +106,10 @@ def replace_file(path: str, data: bytes, durable: bool = True) -> None:
             if durable:
                 os.fsync(file.fileno())
         os.rename(temporary, path)
-    except BaseException:
+    except BaseException as error:
         os.unlink(temporary)
+        if isinstance(error, OSError):
+            error.filename = path
         raise
 
 
