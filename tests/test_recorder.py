@@ -108,7 +108,7 @@ def guest(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> FakeDomain:
         setattr(fake, name, value)
     monkeypatch.setitem(sys.modules, "libvirt", fake)
     monkeypatch.setattr(time, "sleep", lambda _seconds: None)
-    monkeypatch.setattr(recorder, "_stamp", lambda: recorder.STAMP)  # Somebody may be editing the file.
+    monkeypatch.setattr(recorder, "stamp", lambda _path: recorder.STAMP)  # Somebody may be editing the file.
     monkeypatch.setattr(recorder, "LINGER_SECONDS", 0.01)
     monkeypatch.setattr(recorder, "LONGEST_PAUSE", 0.0)
     monkeypatch.setattr(recorder, "PAUSE_SECONDS", 0.0)
@@ -313,7 +313,7 @@ def test_after_an_upgrade_the_new_version_goes_on_with_a_faked_libvirt(
 ) -> None:
     """A process that waits for a long migration would load what is left to load from another version."""
     guest.states = [(PAUSED, MIGRATION)]
-    monkeypatch.setattr(time, "sleep", lambda _seconds: monkeypatch.setattr(recorder, "_stamp", lambda: (1, 1)))
+    monkeypatch.setattr(time, "sleep", lambda _seconds: monkeypatch.setattr(recorder, "stamp", lambda _path: ()))
 
     def become(program: str, command: list[str]) -> None:
         assert (program, command) == (sys.executable, orders.command())

@@ -130,20 +130,20 @@ def _is_ours(name: str) -> bool:
 
 
 def _is_unchanged(kept: "Kept") -> bool:
-    source, _, stamp, _ = kept
-    return bool(stamp) and _stamp(source) == stamp
+    source, _, then, _ = kept
+    return bool(then) and stamp(source) == then
 
 
 def _entry(spec: "ModuleSpec") -> "Kept":
     """The module without docstrings, a tenth of its code, which nobody reads here. Raises OSError."""
     source = spec.origin or ""
-    stamp = _stamp(source)
+    now = stamp(source)
     text = spec.loader.get_data(source)  # type: ignore[union-attr]
     code = compile(text, source, "exec", dont_inherit=True, optimize=2)
-    return source, spec.submodule_search_locations is not None, stamp, code
+    return source, spec.submodule_search_locations is not None, now, code
 
 
-def _stamp(path: str) -> "Stamp":
+def stamp(path: str) -> "Stamp":
     """What changes whenever a file does, `st_ctime` even where its times were set; empty where there is none."""
     try:
         status = stat(path)

@@ -18,6 +18,7 @@ from emupin.base import cpuset, files
 from emupin.base.errors import BusyError, EmupinError
 from emupin.base.frozen import Frozen
 from emupin.base.log import log
+from emupin.bundle import stamp
 from emupin.node import store
 from emupin.order import LOCK_AT, ORDERS, Order, command, try_lock
 from emupin.recording import record_audited, report
@@ -72,7 +73,7 @@ def serve(root: str) -> None:
     work: dict[str, _Work] = {}
     active = time.monotonic()
     while work or time.monotonic() < active + LINGER_SECONDS:
-        if _stamp() != STAMP:  # Upgraded: go on as what is installed now, which finds the orders that were taken.
+        if stamp(__file__) != STAMP:  # Upgraded: go on as what is installed now, which finds what was taken.
             os.execv(sys.executable, command())
         now = time.monotonic()
         for order in _take(root, work):
@@ -156,16 +157,7 @@ def _parsed(words: str) -> Order | None:
         return None
 
 
-def _stamp() -> tuple[int, int]:
-    """Of this file; that of nothing where emupin was uninstalled."""
-    try:
-        status = os.stat(__file__)
-    except FileNotFoundError:
-        return 0, 0
-    return status.st_ino, status.st_mtime_ns
-
-
-STAMP = _stamp()
+STAMP = stamp(__file__)
 
 
 def _close_inherited(last: int) -> None:
