@@ -26,20 +26,12 @@ def read_cached(root: str, partition: str | None = None) -> Host:
     """
     about = _about(root)
     plain = cached.read(root + CACHE, about)
-    found = host.Host.from_plain(plain) if plain else _to_cache(root, about, host.topology(root))
+    found = host.Host.from_plain(plain) if plain else host.topology(root)
+    if not plain and about == _about(root):  # Else it changed while it was read, and may change back.
+        cached.keep(root + CACHE, about, found.to_plain())
     return found.confined(partition, confinement.read(root, partition or confinement.DEFAULT))
 
 
 def _about(root: str) -> tuple[object, ...]:
     """What a cached topology must have been written about."""
     return host.Host._fields, (*(host.text_of(root, path) for path in KEY), libvirtversion.stamp(root))
-
-
-def _to_cache(root: str, about: tuple[object, ...], found: Host) -> Host:
-    if about != _about(root):
-        return found  # It changed while it was read, and may change back.
-    try:
-        cached.write(root + CACHE, about, found.to_plain())
-    except OSError:  # Only time is lost, and whoever else writes there reports it.
-        return found
-    return found

@@ -63,15 +63,10 @@ def add_cached(root: str, host: Host) -> Host:
     """`host` with what was read at most a minute ago. Raises HostError."""
     now = time.clock_gettime(time.CLOCK_BOOTTIME)
     at, cpus = cached.read(root + CACHE, ABOUT) or (-SECONDS, frozenset())
-    return host.replace(interrupts=cpus if 0 <= now - at < SECONDS else _to_cache(root, now, read(root)))
-
-
-def _to_cache(root: str, now: float, cpus: Cpus) -> Cpus:
-    try:
-        cached.write(root + CACHE, ABOUT, (now, cpus))
-    except OSError:  # Only time is lost, and whoever else writes there reports it.
-        return cpus
-    return cpus
+    if not 0 <= now - at < SECONDS:
+        cpus = read(root)
+        cached.keep(root + CACHE, ABOUT, (now, cpus))
+    return host.replace(interrupts=cpus)
 
 
 def _listed(folder: str) -> Iterable[str]:
