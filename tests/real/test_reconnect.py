@@ -121,6 +121,7 @@ def test_trouble_that_leaves_the_engine_whole_stops_no_placement(
     start(host, guest)
     assert emulator_cpus(host, guest) == {FIRST}
     assert complaints(host), "nobody was told"
+    assert not [line for line in complaints(host) if "None:" in line], "each complaint names its file"
     assert eventually(lambda: live_pin(host, guest) == str(CPUS[0]))
 
 
