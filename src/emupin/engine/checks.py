@@ -128,6 +128,8 @@ def floating(cpus: Cpus, situation: Situation) -> str | None:
 @check(ERROR)
 def realtime(cpus: Cpus, situation: Situation) -> str | None:
     """A vCPU with a fifo or rr scheduler never yields its CPU to an emulator thread, which then hangs the guest."""
+    if not situation.guest.realtime:
+        return None
     urgent = [(vcpu, pin) for vcpu, pin in pins(situation.guest) if vcpu in situation.guest.realtime]
     hit = meeting((pin for _, pin in urgent), cpus)
     for vcpu, pin in urgent:
@@ -140,6 +142,8 @@ def realtime(cpus: Cpus, situation: Situation) -> str | None:
 def iothread_overlap(cpus: Cpus, situation: Situation) -> str | None:
     """An iothread on the CPU of vCPU 1 or above preempts it like an emulator thread, wherever those are."""
     guest, follow = situation.guest, situation.rule.follow_iothreads
+    if not guest.iothreads:
+        return None
     spared = situation.named | {0} if follow else {0}
     busy = {vcpu: pin for vcpu, pin in pinned_vcpus(guest, situation.host).items() if vcpu not in spared}
     allowed = {each: cpus if follow else guest.iothreadpins.get(each, guest.unpinned) for each in guest.iothreads}

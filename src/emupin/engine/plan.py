@@ -119,7 +119,8 @@ def plan(guest: Domain, policy: Policy, host: Host | None, others: Others = NOBO
 
 def _arrivals(guest: Domain, host: Host | None, others: Others) -> tuple[str, ...]:
     """The guest's vCPUs may come to a CPU that another guest's emulator has: orchestrators do not know of us."""
-    both = all_of(pinned_vcpus(guest, host)) & all_of(others.shared, others.dedicated)
+    taken = all_of(others.shared, others.dedicated)
+    both = taken & all_of(pinned_vcpus(guest, host)) if taken else taken
     who = {cpu: holders(frozenset((cpu,)), others.names, others.shared, others.dedicated) for cpu in sorted(both)}
     return tuple(f"CPU {cpu} runs a vCPU of this guest, and has the emulator threads of {who[cpu]}" for cpu in who)
 
