@@ -265,6 +265,25 @@ def test_a_cgroup_without_room_costs_no_time(host: Host, no_room: Path, shell: s
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can mount")
+@pytest.mark.parametrize(("most", "decides"), [("9", False), ("99999", True)])
+def test_bash_does_nothing_where_a_faked_limit_says_that_the_kernel_has_no_room(
+    host: Host, tmp_path: Path, most: str, decides: bool
+) -> None:
+    """The real limit would hit this machine: tests/host has it."""
+    if not shutil.which("bash"):
+        pytest.skip("needs bash")
+    host.set_policy(REFUSE)
+    (tmp_path / "most").write_text(f"{most}\n")
+    mount = f"mount --bind {tmp_path}/most /proc/sys/kernel/threads-max"
+    inner = host.hook
+    host.hook = inner.with_name("full")
+    host.hook.write_text(f'#!/bin/sh\nexec unshare --mount sh -c \'{mount}; exec bash {inner} "$@"\' sh "$@"\n')
+    host.hook.chmod(0o755)
+    answer = host.call("migrate", domain_xml())
+    assert (answer.status, bool(answer.output)) == (0, decides)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can mount")
 def test_a_guest_is_stopped_for_no_record(host: Host) -> None:
     """Without /dev/null the recording process cannot be started: its threads are placed all the same."""
     host.set_policy(REFUSE)

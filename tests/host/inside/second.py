@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+import time
 from pathlib import Path
 
-from host.inside.first import NFV, WEB, complaints, the_trail_holds
+from host.inside.first import HOOK, NFV, WEB, complaints, the_trail_holds
 from host.inside.guests import Guest
 from host.inside.kit import audit, check, emupin, emupin_json, read, run, same
 
@@ -62,3 +63,24 @@ def several_isolated_cpus_are_warned_of() -> None:
     warnings = [warning for entry in entries if entry.get("name") == WIDE.name for warning in entry["warnings"]]
     assert any("isolated" in warning for warning in warnings), warnings
     WIDE.destroy()
+
+
+@check(2)
+def bash_costs_no_time_where_the_kernel_has_no_room_for_a_process() -> None:
+    """It would try again for fifteen seconds, and libvirt wait for it."""
+    limit = Path("/proc/sys/kernel/threads-max")
+    before, entries = limit.read_text(), audit(NFV.name)
+    script = f"""
+        read -r _ _ _ tasks _ </proc/loadavg
+        echo "${{tasks#*/}}" >{limit}
+        exec bash {HOOK} {NFV.name} reconnect begin - </dev/null
+    """
+    began = time.monotonic()
+    try:
+        run("bash", "-c", script)
+        spent = time.monotonic() - began
+        same(int(limit.read_text()) < int(before), True)
+    finally:
+        limit.write_text(before)
+    assert spent < 11, spent
+    same(audit(NFV.name), entries)
