@@ -87,7 +87,7 @@ def report(root: str, order: Order, outcome: str, reason: str, done: dict[str, R
         "rule": order.rule or (first.rule if first else None),
         "placement": order.placement or (first.placement if first else None),
         "before": first.before if first else None,
-        "after": first.after if first else _text(order.cpus),
+        "after": first.after if first else cpuset.text(order.cpus),
         "reason": printable(reason),
         "warnings": [],
         "outcome": outcome,
@@ -101,10 +101,6 @@ def report(root: str, order: Order, outcome: str, reason: str, done: dict[str, R
         writer.append(root, entry)
     except HostError as error:
         log(root, f"{order.uuid}: record: {error}", trouble=True)
-
-
-def _text(cpus: Cpus | None) -> str | None:
-    return None if cpus is None else cpuset.format(cpus)
 
 
 class Recorded(Frozen):
@@ -160,7 +156,7 @@ class _Book(Frozen):
         there = former.pins_of(guest)
         keys = [former.EMULATOR, *map(str, iothreads)]
         try:
-            former.remember(self.root, self.uuid, kind, there, dict.fromkeys(keys, _text(cpus)))
+            former.remember(self.root, self.uuid, kind, there, dict.fromkeys(keys, cpuset.text(cpus)))
         except HostError as error:
             if kind != LIVE:
                 raise
@@ -176,7 +172,7 @@ def _record_live(domain: libvirt.virDomain, order: Order, book: _Book) -> Record
 
     guest = read(domain.XMLDesc(0).encode(), "live definition")
     if bookfile.promised(book.root, order.uuid) not in (None, order.cpus):
-        log(book.root, f"{guest.name}: record: decided anew meanwhile, the order for {_text(order.cpus)} is void")
+        log(book.root, f"{guest.name}: record: decided anew meanwhile, the order for {cpuset.text(order.cpus)} is void")
         return None
     return _pin(
         domain, guest, order.cpus or frozenset(), order.follow_iothreads, (LIVE, libvirt.VIR_DOMAIN_AFFECT_LIVE), book
@@ -200,7 +196,7 @@ def _record_persistent(domain: libvirt.virDomain, root: str, policy: Policy, boo
         return done and done.replace(rule=settled.plan.rule, placement=settled.plan.placement)
     libvirtd.take_out(domain, settled.removed)
     why = f"its pin was taken out, libvirt cannot start the guest with it: {settled.obstacle}"
-    return Recorded(guest.name, _text(guest.emulatorpin), None, why, settled.plan.rule, settled.plan.placement)
+    return Recorded(guest.name, cpuset.text(guest.emulatorpin), None, why, settled.plan.rule, settled.plan.placement)
 
 
 def _pin(
@@ -213,4 +209,4 @@ def _pin(
     book.remember(kind[0], guest, cpus, iothreads)
     libvirtd.pin(domain, cpus if guest.emulatorpin != cpus else None, dict.fromkeys(iothreads, cpus), kind[1])
     why = f"had another pin, now it has {cpuset.format(cpus)}"
-    return Recorded(guest.name, _text(guest.emulatorpin), _text(cpus), why)
+    return Recorded(guest.name, cpuset.text(guest.emulatorpin), cpuset.text(cpus), why)

@@ -101,3 +101,8 @@ def format(cpus: Iterable[int]) -> str:
         else:
             runs.append([cpu, cpu])
     return ",".join(str(low) if low == high else f"{low}-{high}" for low, high in runs)
+
+
+def text(cpus: frozenset[int] | None) -> str | None:
+    """`format`, for JSON: null where there is no list."""
+    return None if cpus is None else format(cpus)

@@ -75,7 +75,7 @@ class Explanation:
 
     @property
     def after(self) -> Cpus | None:
-        return self.before if self.plan.cpus is None else self.plan.cpus
+        return self.plan.after(self.guest)
 
     @property
     def marks(self) -> dict[int, Mark]:
@@ -158,26 +158,16 @@ def to_json(told: Explanation, source: str) -> dict[str, Any]:
     }
 
 
-def text_of(cpus: Cpus | None) -> str | None:
-    return None if cpus is None else cpuset.format(cpus)
-
-
 def result_json(guest: Domain, decided: Plan) -> dict[str, Any]:
-    before = guest.emulatorpin
     return {
-        "rule": decided.rule,
-        "placement": decided.placement,
-        "before": text_of(before),
-        "after": text_of(before if decided.cpus is None else decided.cpus),
+        **decided.told(guest),
         "dedicated": decided.dedicated,
         "iothreads": decided.follow_iothreads,
-        "vhost": text_of(decided.vhost),
         "vhost_placement": decided.vhost_placement,
         "persist": decided.persist,
         "unstartable": decided.unstartable,
         "failed": decided.failed,
         "on_failure": decided.on_failure,
-        "reason": decided.reason,
         "warnings": list(decided.warnings),
     }
 
@@ -187,9 +177,9 @@ def _guest(guest: Domain, host: Host | None, asked: frozenset[str]) -> dict[str,
     return {
         "name": guest.name,
         "uuid": guest.uuid,
-        "vcpus": {str(vcpu): text_of(pin) for vcpu, pin in pins(guest)},
-        "emulatorpin": text_of(guest.emulatorpin),
-        "iothreads": {str(number): text_of(guest.iothreadpins.get(number)) for number in guest.iothreads},
+        "vcpus": {str(vcpu): cpuset.text(pin) for vcpu, pin in pins(guest)},
+        "emulatorpin": cpuset.text(guest.emulatorpin),
+        "iothreads": {str(number): cpuset.text(guest.iothreadpins.get(number)) for number in guest.iothreads},
         "realtime": cpuset.format(guest.realtime),
         "interfaces": sorted(guest.interfaces or ()),
         "flavor": guest.flavor,
@@ -214,7 +204,7 @@ def _placement(tried: Tried) -> dict[str, Any]:
         "placement": tried.text,
         "auto": tried.from_auto,
         "outcome": tried.outcome,
-        "cpus": text_of(tried.cpus),
+        "cpus": cpuset.text(tried.cpus),
         "problem": tried.problem,
         "checks": [
             {"check": each.name, "level": each.level, "outcome": each.outcome, "complaint": each.complaint}

@@ -81,6 +81,21 @@ class Plan(Frozen):
         """What a domain XML may say: `cpus`, but for a pin that would keep the guest from its next start."""
         return None if self.unstartable else self.cpus
 
+    def after(self, guest: Domain) -> Cpus | None:
+        """Where the emulator threads of `guest` are pinned then; None: they are not."""
+        return guest.emulatorpin if self.cpus is None else self.cpus
+
+    def told(self, guest: Domain) -> dict[str, str | None]:
+        """What is to become of `guest`, as every JSON of emupin says it; CPU lists as text."""
+        return {
+            "rule": self.rule,
+            "placement": self.placement,
+            "before": cpuset.text(guest.emulatorpin),
+            "after": cpuset.text(self.after(guest)),
+            "vhost": cpuset.text(self.vhost),
+            "reason": self.reason,
+        }
+
     def is_in(self, guest: Domain) -> bool:
         """Whether the definition `guest` has the pins of this plan, which has some."""
         iothreads = guest.iothreads if self.follow_iothreads else ()

@@ -35,10 +35,10 @@ def _guest(observed: Observed, rates: dict[int, Rates] | None) -> dict[str, Any]
         "state": status.state,
         "in_line": found.in_line,
         "plan": _plan(found),
-        "live_pin": _text(found.live_pin),
-        "persistent_pin": _text(found.persistent_pin),
+        "live_pin": cpuset.text(found.live_pin),
+        "persistent_pin": cpuset.text(found.persistent_pin),
         "persistent_definition": found.persistence,
-        "cgroup": {"path": group.path, "cpus": _text(group.cpus), "effective": _text(group.effective)}
+        "cgroup": {"path": group.path, "cpus": cpuset.text(group.cpus), "effective": cpuset.text(group.effective)}
         if group
         else None,
         "drifts": [_drift(each) for each in found.drifts],
@@ -51,7 +51,7 @@ def _plan(found: Assessment) -> dict[str, Any]:
     return {
         "rule": plan.rule,
         "placement": plan.placement,
-        "cpus": _text(plan.cpus),
+        "cpus": cpuset.text(plan.cpus),
         "dedicated": plan.dedicated,
         "persist": plan.persist,
         "iothreads": plan.follow_iothreads,
@@ -66,8 +66,8 @@ def _drift(drift: Drift) -> dict[str, Any]:
         "where": drift.where,
         "what": drift.what,
         "tid": drift.tid,
-        "expected": _text(drift.expected),
-        "found": _text(drift.found),
+        "expected": cpuset.text(drift.expected),
+        "found": cpuset.text(drift.found),
         "cause": drift.cause,
     }
 
@@ -79,8 +79,8 @@ def _thread(placed: Placed, counters: Counters, rates: dict[int, Rates] | None) 
         "name": thread.name,
         "kind": thread.kind,
         "number": thread.number,
-        "allowed": _text(thread.allowed),
-        "expected": _text(placed.expected),
+        "allowed": cpuset.text(thread.allowed),
+        "expected": cpuset.text(placed.expected),
         "drift": placed.strays,
         "last_cpu": counters.cpu,
         "voluntary_switches": counters.voluntary,
@@ -97,7 +97,3 @@ def _thread(placed: Placed, counters: Counters, rates: dict[int, Rates] | None) 
 
 def _seconds(nanoseconds: int | None) -> float | None:
     return None if nanoseconds is None else nanoseconds / 1e9
-
-
-def _text(cpus: Cpus | None) -> str | None:
-    return None if cpus is None else cpuset.format(cpus)

@@ -112,7 +112,7 @@ def _put_back(root: str, kind: str, guest: Domain, status: Status | None, pins: 
 def _audit(root: str, kind: str, guest: Domain, wanted: Mapping[str, Cpus | None]) -> None:
     """A trail that cannot be written to keeps nothing from being taken back: syslog has it."""
     ours = former.pins_of(guest)
-    text = {key: None if cpus is None else cpuset.format(cpus) for key, cpus in wanted.items()}
+    text = {key: cpuset.text(cpus) for key, cpus in wanted.items()}
     before, after = ours.get(former.EMULATOR), text.get(former.EMULATOR, ours.get(former.EMULATOR))
     entry: dict[str, Json] = {
         "time": entries.now(),

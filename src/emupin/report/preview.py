@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 from emupin import __version__
 from emupin.base import cpuset
 from emupin.base.digest import hex_digest
-from emupin.engine.explanation import text_of
 from emupin.engine.host import canonical
 from emupin.grammar.policytext import render
 from emupin.guest import splice
@@ -20,7 +19,6 @@ if TYPE_CHECKING:
 
     from emupin.engine.host import Host
     from emupin.engine.plan import Plan
-    from emupin.guest.domain import Domain
     from emupin.policy.values import Policy
 
 
@@ -28,7 +26,10 @@ def preview(data: bytes, source: str, basis: Basis, decided: Plan, warnings: Ite
     """The row of the file `source`, which holds `data`, with all `warnings`."""
     changes = [] if decided.pin is None else splice.edits(data, basis.guest, decided.pin, decided.follow_iothreads)
     entry = {
-        **_decision(basis.guest, decided),
+        **decided.told(basis.guest),
+        "op": "rewrite",
+        "name": basis.guest.name,
+        "uuid": basis.guest.uuid,
         "outcome": _outcome(decided, bool(changes)),
         "warnings": list(warnings),
         "diff": splice.cputune_diff(data, basis.guest, changes) if changes else [],
@@ -40,20 +41,6 @@ def preview(data: bytes, source: str, basis: Basis, decided: Plan, warnings: Ite
         "emupin": __version__,
     }
     return row(entry, source, source, Replayed(NO_DECISION, basis=basis))
-
-
-def _decision(guest: Domain, decided: Plan) -> dict[str, Any]:
-    before = guest.emulatorpin
-    return {
-        "op": "rewrite",
-        "name": guest.name,
-        "uuid": guest.uuid,
-        "rule": decided.rule,
-        "placement": decided.placement,
-        "before": text_of(before),
-        "after": text_of(before if decided.cpus is None else decided.cpus),
-        "reason": decided.reason,
-    }
 
 
 def _outcome(decided: Plan, changes: bool) -> str:

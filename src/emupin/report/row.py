@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from emupin.base import cpuset
 from emupin.base.errors import EmupinError
 from emupin.base.text import printable
-from emupin.engine.explanation import COMPLAINT, PASSED, Tried, explain, text_of
+from emupin.engine.explanation import COMPLAINT, PASSED, Tried, explain
 from emupin.engine.situation import USES, pins
 
 if TYPE_CHECKING:
@@ -68,7 +68,7 @@ def _side(value: Any) -> str:
 
 def _vcpus(basis: Basis | None) -> list[list[Any]]:
     """The number and the CPUs of each vCPU; those that may run anywhere have none."""
-    return [[vcpu, text_of(pin)] for vcpu, pin in pins(basis.guest)] if basis else []
+    return [[vcpu, cpuset.text(pin)] for vcpu, pin in pins(basis.guest)] if basis else []
 
 
 def others_json(others: Others) -> dict[str, dict[str, str]]:
@@ -99,7 +99,7 @@ def _placement(tried: Tried) -> dict[str, Any]:
     return {
         "text": printable(tried.text),
         "outcome": tried.outcome,
-        "cpus": text_of(tried.cpus),
+        "cpus": cpuset.text(tried.cpus),
         "problem": printable(tried.problem or ""),
         "passed": [check.name for check in tried.checks if check.outcome == PASSED],
         "complaints": [

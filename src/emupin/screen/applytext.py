@@ -99,11 +99,11 @@ def to_json(result: Result) -> dict[str, object]:
         "running": seen.running,
         "rule": made.rule,
         "placement": made.placement,
-        "cpus": None if made.cpus is None else cpuset.format(made.cpus),
+        "cpus": cpuset.text(made.cpus),
         "reason": made.reason,
         "warnings": list(done.warnings),
         "changes": [
-            {"where": each.where, "what": each.what, "before": None if each.found is None else _list(each.found),
+            {"where": each.where, "what": each.what, "before": cpuset.text(each.found),
              "after": _list(each.expected), "tid": each.tid}
             for each in seen.drifts
         ],

@@ -57,12 +57,7 @@ def entry(
         "op": operation,
         "uuid": guest.uuid,
         "name": guest.name,
-        "rule": plan.rule,
-        "placement": plan.placement,
-        "before": _text(guest.emulatorpin),
-        "after": _text(guest.emulatorpin if plan.cpus is None else plan.cpus),
-        "vhost": _text(plan.vhost),
-        "reason": plan.reason,
+        **plan.told(guest),
         "warnings": decision.warnings(),
         "outcome": outcome,
         "diff": diff,
@@ -115,10 +110,10 @@ def facts(guest: Domain, host: Host, others: Others, problems: int = 0) -> dict[
         "kind": guest.kind,
         "vcpus": guest.vcpus,
         "offline": cpuset.format(guest.offline),
-        "cpuset": _text(guest.cpuset),
+        "cpuset": cpuset.text(guest.cpuset),
         "automatic": guest.automatic,
         "vcpupins": _pins(guest.vcpupins),
-        "emulatorpin": _text(guest.emulatorpin),
+        "emulatorpin": cpuset.text(guest.emulatorpin),
         "iothreads": guest.iothreads,
         "iothreadpins": _pins(guest.iothreadpins),
         "realtime": cpuset.format(guest.realtime),
@@ -129,13 +124,13 @@ def facts(guest: Domain, host: Host, others: Others, problems: int = 0) -> dict[
         "online": cpuset.format(host.online),
         "partition": guest.partition,
         "memory": _memory(guest.memory),
-        "numad": _text(guest.numad),
+        "numad": cpuset.text(guest.numad),
         "within": cpuset.format(host.within(guest.partition)),
         "interrupts": cpuset.format(host.interrupts),
         "others": {
             **{use: _by_guest(getattr(others, use)) for use in USES},
-            "previous": _text(others.previous),
-            "vhost": _text(others.vhost),
+            "previous": cpuset.text(others.previous),
+            "vhost": cpuset.text(others.vhost),
             "names": others.names,
         },
         "problems": problems,
@@ -148,11 +143,11 @@ def _memory(memory: Memory) -> dict[str, Json] | None:
         return None
     return {
         "immediate": memory.immediate,
-        "hugepages": [_text(cells) for cells in memory.hugepages],
+        "hugepages": [cpuset.text(cells) for cells in memory.hugepages],
         "cells": memory.cells,
         "mode": memory.mode,
         "automatic": memory.automatic,
-        "nodes": _text(memory.nodes),
+        "nodes": cpuset.text(memory.nodes),
         "memnodes": {str(cell): cpuset.format(nodes) for cell, nodes in memory.memnodes.items()},
     }
 
@@ -164,7 +159,3 @@ def _pins(pins: Mapping[int, frozenset[int]]) -> dict[str, Json]:
 
 def _by_guest(uses: Mapping[str, frozenset[int]]) -> dict[str, Json]:
     return {uuid: cpuset.format(cpus) for uuid, cpus in uses.items()}
-
-
-def _text(cpus: frozenset[int] | None) -> str | None:
-    return None if cpus is None else cpuset.format(cpus)

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from emupin import __version__
-from emupin.base import cpuset
 from emupin.base.errors import EmupinError
 from emupin.engine.plan import plan
 from emupin.trail import recorded
@@ -104,6 +103,7 @@ def _on_record(entry: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "rule": entry.get("rule"),
         "placement": entry.get("placement"),
+        "before": entry.get("before"),
         "after": outcome.get("after"),
         "vhost": entry.get("vhost"),
         "reason": outcome.get("reason"),
@@ -113,12 +113,4 @@ def _on_record(entry: Mapping[str, Any]) -> dict[str, Any]:
 
 def decided(guest: Domain, plan: Plan) -> dict[str, Any]:
     """What the trail says of `plan`; CPU lists as text."""
-    after = guest.emulatorpin if plan.cpus is None else plan.cpus
-    return {
-        "rule": plan.rule,
-        "placement": plan.placement,
-        "after": None if after is None else cpuset.format(after),
-        "vhost": None if plan.vhost is None else cpuset.format(plan.vhost),
-        "reason": plan.reason,
-        "warnings": list(plan.warnings),
-    }
+    return {**plan.told(guest), "warnings": list(plan.warnings)}
