@@ -23,12 +23,13 @@ fail() {
 in_ci() { [ -n "${CI-}" ] && [ "$CI" != false ]; }
 
 add_packages() { # what the suites need that build packages or make whole systems
-    case "$*$(in_ci && echo install host)" in
-    *install* | *host* | *pristine*) ;;
+    suites="$* $(if in_ci; then echo tests/install tests/host; fi)"
+    case $suites in
+    *tests/install* | *tests/host* | *tests/pristine*) ;;
     *) more= ;;
     esac
-    case "$*$(in_ci && echo host)" in
-    *host* | *pristine*) packages="$packages debootstrap e2fsprogs qemu-utils" ;;
+    case $suites in
+    *tests/host* | *tests/pristine*) packages="$packages debootstrap e2fsprogs qemu-utils" ;;
     esac
 }
 

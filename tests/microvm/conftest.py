@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+import suites
 
 from . import machine
 from .machine import Scene
@@ -15,7 +14,6 @@ from .machine import Scene
 HERE = Path(__file__).resolve().parent
 CACHE = HERE.parents[1] / "build" / "microvm"
 """Unpacked packages, from one run to the next; git ignores it."""
-IN_CI = os.environ.get("CI", "false") not in ("", "false")
 
 KERNELS = {"6.1": "linux-image-cloud-amd64", "6.12": "linux-image-6.12-cloud-amd64"}
 """Debian 12's metapackages. A vhost worker is a kernel thread in one, a thread of QEMU in the other; and only the
@@ -29,30 +27,13 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    words = (config.option.markexpr, *map(str, config.invocation_params.args))
-    wanted = IN_CI or any("microvm" in word for word in words)
-    for item in items:
-        if HERE in item.path.parents:
-            item.add_marker(pytest.mark.microvm)
-            if not wanted:
-                item.add_marker(pytest.mark.skip(reason="takes minutes: ask for it with -m microvm"))
+    ours = suites.mark(items, HERE)
+    if not suites.IN_CI:
+        suites.skip_unless_asked(config, ours, HERE, "minutes")
 
 
 def pytest_runtest_setup() -> None:
-    lacks = _missing()
-    if lacks and IN_CI:
-        pytest.fail(f"the micro VM needs {lacks}", pytrace=False)
-    if lacks:
-        pytest.skip(f"needs {lacks}")
-
-
-def _missing() -> str:
-    if os.geteuid():
-        return "root, to share the machine's files with it"
-    programs = [
-        program for program in machine.PROGRAMS if not shutil.which(program, path="/usr/sbin:/usr/bin:/sbin:/bin")
-    ]
-    return f"Debian 12 with the programs {', '.join(programs)}" if programs else ""
+    suites.need("the micro VM", suites.lacking(machine.PROGRAMS, "sharing the machine's files with it"))
 
 
 @pytest.fixture(scope="session")

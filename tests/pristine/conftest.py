@@ -11,6 +11,7 @@ from pathlib import Path
 
 import debian
 import pytest
+import suites
 from checkout import CHECKOUT, files
 
 HERE = Path(__file__).resolve().parent
@@ -26,19 +27,11 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    words = (config.option.markexpr, *map(str, config.invocation_params.args))
-    wanted = any("pristine" in word for word in words)
-    for item in items:
-        if HERE in item.path.parents:
-            item.add_marker(pytest.mark.pristine)
-            if not wanted:
-                item.add_marker(pytest.mark.skip(reason="takes an hour: tests/run.sh tests/pristine"))
+    suites.skip_unless_asked(config, suites.mark(items, HERE), HERE, "an hour")
 
 
 def pytest_runtest_setup() -> None:
-    programs = [name for name in debian.PROGRAMS if not shutil.which(name, path="/usr/sbin:/usr/bin:/sbin:/bin")]
-    if os.geteuid() or programs:
-        pytest.skip(f"needs {'root' if os.geteuid() else ', '.join(programs)}")
+    suites.need("a pristine root", suites.lacking(debian.PROGRAMS, "entering it"))
 
 
 class Root:

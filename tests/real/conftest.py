@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import suites
 
 from .cgroups import native_version
 from .guests import CPUS
@@ -24,28 +23,16 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    for item in items:
-        if HERE in item.path.parents:
-            item.add_marker(pytest.mark.real)
+    suites.mark(items, HERE)
 
 
 def pytest_runtest_setup() -> None:
-    lacks = missing()
-    if lacks and (os.environ.get("CI") or os.environ.get("EMUPIN_REQUIRE_LIBVIRT") == "1"):
-        pytest.fail(f"the tests against a real libvirtd need {lacks}", pytrace=False)
-    if lacks:
-        pytest.skip(f"needs {lacks}")
+    suites.need("a private host", missing())
 
 
 def missing() -> str:
     """What this machine lacks for a private host; empty if nothing."""
-    if os.geteuid():
-        return "root, for namespaces and cgroups"
-    path = "/usr/sbin:/usr/bin:/sbin:/bin"
-    programs = [program for program in PROGRAMS if not shutil.which(program, path=path)]
-    if programs:
-        return f"the programs {', '.join(programs)}"
-    return "" if len(CPUS) > 1 else "two CPUs"
+    return suites.lacking(PROGRAMS, "namespaces and cgroups") or ("" if len(CPUS) > 1 else "two CPUs")
 
 
 @pytest.fixture
