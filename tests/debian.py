@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 CACHE = Path(os.environ.get("XDG_CACHE_HOME") or "/var/cache", "emupin-tests")
-PROGRAMS = ("debootstrap", "apt-get", "unshare", "chroot", "mount")
+PROGRAMS = ("debootstrap", "apt-get", "unshare", "pivot_root", "mount")
 SECONDS = 1800
 """What a command inside may take: packages come over a network."""
 
@@ -20,6 +20,7 @@ set -e
 root=$1
 shift
 mount --make-rprivate /
+mount --bind "$root" "$root"
 mount -t proc proc "$root/proc"
 mount --rbind /sys "$root/sys"
 mount -t tmpfs run "$root/run"
@@ -33,8 +34,12 @@ done
 mount -t devpts -o newinstance,ptmxmode=0666 devpts "$root/dev/pts"
 ln -s pts/ptmx "$root/dev/ptmx"
 ln -s /proc/self/fd "$root/dev/fd"
-exec chroot "$root" "$@"
+pivot_root "$root" "$root/mnt"
+cd /
+umount -l /mnt
+exec "$@"
 """
+"""A root of its own, as on a machine, and not a `chroot`: nobody who enters its namespace comes out anywhere else."""
 NAMESPACES = ("--mount", "--pid", "--fork", "--kill-child=SIGKILL")
 ENVIRONMENT = {
     "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
