@@ -13,7 +13,7 @@ SUITES = {"12": "bookworm", "13": "trixie"}
 PACKAGES = """
     linux-image-cloud-amd64 initramfs-tools systemd-sysv systemd-container libpam-systemd dbus udev kmod zstd
     apparmor apparmor-utils libvirt-daemon-system libvirt-clients libvirt-daemon-driver-qemu qemu-system-x86
-    python3 python3-libvirt python3-lxml python3-yaml logrotate procps iproute2
+    python3 python3-libvirt python3-lxml python3-yaml logrotate procps iproute2 ansible-core
 """
 PROGRAMS = (*debian.PROGRAMS, "mke2fs")
 SIZE = "6G"

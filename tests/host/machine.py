@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import subprocess
 import tarfile
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import debpackage
 from checkout import CHECKOUT, files
 
 from host.image import Image
@@ -16,7 +18,7 @@ from host.image import Image
 FIRST_RELEASE = "b5febdf"
 """The commit of 0.1.0."""
 QEMU = "qemu-system-x86_64"
-PROGRAMS = (QEMU, "qemu-img", "setpriv", "git", "tar")
+PROGRAMS = (QEMU, "qemu-img", "setpriv", "tar", *debpackage.PROGRAMS)
 
 CPUS, MEMORY = 4, 3072
 """Memory in MiB: half of it on each node."""
@@ -44,10 +46,9 @@ class Seen:
     console: str
 
 
-def run(image: Image, folder: Path) -> Seen:
-    """Boot it twice on the same disk. `folder` takes logs."""
-    disk, payload = folder / "disk.qcow2", folder / "payload.tar"
-    _pack(payload)
+def run(image: Image, payload: Path, folder: Path) -> Seen:
+    """Boot it twice on the same disk, with a `payload` beside it. `folder` takes logs."""
+    disk = folder / "disk.qcow2"
     create = ("qemu-img", "create", "-q", "-f", "qcow2", "-b", str(image.disk), "-F", "raw", str(disk))
     subprocess.run(create, check=True)
     try:
@@ -55,14 +56,13 @@ def run(image: Image, folder: Path) -> Seen:
             _boot(_arguments(image, disk, payload, folder, boot), folder / f"qemu-{boot}.log")
     finally:
         disk.unlink()
-        payload.unlink()
     lines = [line for boot in BOOTS for line in _lines(folder / f"results-{boot}.jsonl")]
     consoles = [folder / f"console-{boot}.log" for boot in BOOTS]
     return Seen({line["check"]: line for line in lines if "check" in line}, "\n".join(map(_end, consoles)))
 
 
-def _pack(payload: Path) -> None:
-    """The checkout as it is here, below `new`, and the first release, below `old`."""
+def pack(payload: Path) -> None:
+    """The checkout as it is here, below `new`, its packages, and the first release, below `old`."""
     archive = ("git", "archive", "--prefix=old/", FIRST_RELEASE)
     try:
         old = subprocess.run(archive, cwd=CHECKOUT, capture_output=True, check=True).stdout
@@ -72,9 +72,11 @@ def _pack(payload: Path) -> None:
             f"no commit {FIRST_RELEASE}, to upgrade from: a clone with its history? git: {said}"
         ) from None
     payload.write_bytes(old)
-    with tarfile.open(payload, "a") as tar:
+    with tempfile.TemporaryDirectory() as folder, tarfile.open(payload, "a") as tar:
         for path in files():
             tar.add(path, Path("new", path.relative_to(CHECKOUT)))
+        for package in debpackage.build(Path(folder)):
+            tar.add(package, package.relative_to(folder))
 
 
 def _boot(arguments: list[str], log: Path) -> None:

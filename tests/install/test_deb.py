@@ -8,47 +8,27 @@ import subprocess
 import sys
 from pathlib import Path
 
+import debpackage
 import pytest
 from roots import run, steps
 from test_linters import need
 
 CHECKOUT = Path(__file__).parents[2]
-TOOLS = ("dpkg-buildpackage", "dh", "dh_python3", "fakeroot", "lintian")
 
 
 @pytest.fixture(scope="module")
 def packages(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with the package, and with the same one as an older version, `old.deb`."""
-    missing = [tool for tool in TOOLS if not shutil.which(tool)]
+    missing = [tool for tool in (*debpackage.PROGRAMS, "lintian") if not shutil.which(tool)]
     if missing and os.environ.get("CI"):
         pytest.fail(f"missing: {', '.join(missing)}; tests/run.sh installs them")
     if missing:
         pytest.skip(f"missing: {', '.join(missing)}")
     folder = tmp_path_factory.mktemp("packages")
-    clone = folder / "clone"
-    subprocess.run(["git", "clone", "--quiet", CHECKOUT, clone], check=True)
-    for name in ("packaging", "install.sh", "src", "hooks", "examples"):  # What is being worked on is tested, too.
-        subprocess.run(["cp", "-R", CHECKOUT / name, clone], check=True)
-    (clone / "src/emupin/older.py").write_text('"""Gone in the next version."""\n')
-    _commit(clone)
-    old = _build(clone, folder / "out")
-    old.rename(folder / "old.deb")
-    (clone / "src/emupin/older.py").unlink()
-    _commit(clone)
-    _build(clone, folder / "out").rename(folder / "emupin.deb")
+    built = debpackage.build(folder)
+    built.older.rename(folder / "old.deb")
+    built.current.rename(folder / "emupin.deb")
     return folder
-
-
-def _commit(clone: Path) -> None:
-    subprocess.run(["git", "-C", clone, "add", "--all"], check=True)
-    who = ["-c", "user.name=test", "-c", "user.email=test@example.org"]
-    subprocess.run(["git", "-C", clone, *who, "commit", "--quiet", "--allow-empty", "-m", "test"], check=True)
-
-
-def _build(clone: Path, out: Path) -> Path:
-    done = subprocess.run([clone / "packaging/build", "deb", out], capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr[-3000:]
-    return Path(done.stdout.strip())
 
 
 def test_lintian_is_content(packages: Path) -> None:

@@ -35,6 +35,9 @@ exec /usr/sbin/libvirtd --daemon --listen --pid-file /run/libvirtd.pid
 """
 """A process that enters a cgroup namespace still has its old cgroup, and libvirt would put the guests beside that."""
 
+SECONDS = 60.0
+"""What a command or a condition may take; whoever runs this on a slow machine sets more."""
+
 Result = TypeVar("Result")
 
 
@@ -42,9 +45,9 @@ class CommandFailedError(AssertionError):
     """A command inside a host ended with a status other than 0."""
 
 
-def eventually(predicate: Callable[[], Result], timeout: float = 60) -> Result:
+def eventually(predicate: Callable[[], Result], timeout: float | None = None) -> Result:
     """The first true value of `predicate`; its last value when the time is over, which only a failure takes."""
-    end = time.monotonic() + timeout
+    end = time.monotonic() + (SECONDS if timeout is None else timeout)
     while True:
         value = predicate()
         if value or time.monotonic() > end:
@@ -101,6 +104,9 @@ class PrivateHost:
         pid = self.process.pid
         with contextlib.suppress(FileNotFoundError):  # unshare has ended: the log says why
             self.init = int((Path(f"/proc/{pid}/task/{pid}/children").read_text().split() or ["0"])[0])
+            if self.init and self.cgroup == "v2":  # A cgroup that hands controllers on must hold no process.
+                for group in self.groups:
+                    (group.parent / "cgroup.procs").write_text(str(pid))
         return bool(self.init) and self.path(f"{STORE}/ready").exists()
 
     def down(self) -> None:
@@ -153,7 +159,7 @@ class PrivateHost:
         """A command inside, with its output. Raises CommandFailedError where `check` and its status is not 0."""
         process = self.begin(*argv, env=env)
         try:
-            out, err = process.communicate(input or "", timeout=60)
+            out, err = process.communicate(input or "", timeout=SECONDS)
         except subprocess.TimeoutExpired:
             process.kill()
             raise

@@ -77,6 +77,8 @@ def make_files() -> None:
 
 def make_devices() -> None:
     """A `/dev` of the host's own, with the few nodes that libvirt and QEMU open."""
+    if os.path.ismount("/dev/hugepages"):  # libvirt does not start with a mount that it cannot see.
+        subprocess.run(("umount", "/dev/hugepages"), check=True)
     new = f"{STORE}/dev"
     os.makedirs(new)
     mount("-t", "tmpfs", "-o", "mode=755", "dev", new)
@@ -119,10 +121,9 @@ def delegate(top: str) -> None:
     os.mkdir(f"{top}/init")
     with open(f"{top}/init/cgroup.procs", "w", encoding="ascii") as file:
         file.write("0")
-    with open(f"{top}/cgroup.controllers", encoding="ascii") as file:
-        controllers = file.read().split()
-    with open(f"{top}/cgroup.subtree_control", "w", encoding="ascii") as file:
-        file.write(" ".join(f"+{controller}" for controller in controllers))
+    while read(f"{top}/cgroup.procs"):  # `unshare`, which has forked: PrivateHost takes it out
+        time.sleep(0.02)
+    write(f"{top}/cgroup.subtree_control", " ".join(f"+{each}" for each in read(f"{top}/cgroup.controllers").split()))
 
 
 def make_configuration(name: str, uuid: str) -> None:
@@ -137,6 +138,11 @@ def make_configuration(name: str, uuid: str) -> None:
     if "\nlibvirt-qemu:" not in users:  # libvirtd asks for its default user even where qemu.conf names another
         write("/etc/passwd", users + "libvirt-qemu:x:64055:64055::/var/lib/libvirt:/usr/sbin/nologin\n")
         write("/etc/group", "libvirt-qemu:x:64055:\n", "a")
+
+
+def read(path: str) -> str:
+    with open(path, encoding="utf-8") as file:
+        return file.read()
 
 
 def write(path: str, text: str, mode: str = "w") -> None:

@@ -18,6 +18,11 @@ STORED = Path("/etc/libvirt/qemu")
 CGROUP = Path("/sys/fs/cgroup")
 
 
+def halting_rom() -> bytes:
+    """What ROM holds: cli; hlt; jmp back."""
+    return bytes.fromhex("faf4ebfd").rjust(0xFFF4, b"\0").ljust(0x10000, b"\0")
+
+
 @dataclass(frozen=True)
 class Guest:
     name: str
@@ -58,7 +63,7 @@ class Guest:
 
     def define(self) -> None:
         write(ROM, "")
-        ROM.write_bytes(bytes.fromhex("faf4ebfd").rjust(0xFFF4, b"\0").ljust(0x10000, b"\0"))  # cli; hlt; jmp back
+        ROM.write_bytes(halting_rom())
         virsh("define", "/dev/stdin", input=self.xml)
 
     def start(self) -> None:

@@ -17,6 +17,8 @@ Result = TypeVar("Result")
 PAYLOAD = Path(__file__).resolve().parents[4]
 NEW, OLD = PAYLOAD / "new", PAYLOAD / "old"
 """The checkout under test, and the first release."""
+OLDER_PACKAGE, PACKAGE = PAYLOAD / "older/emupin.deb", PAYLOAD / "current/emupin.deb"
+"""The checkout's, and one to upgrade from."""
 
 ENVIRONMENT = {
     "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
@@ -54,12 +56,12 @@ def virsh(*argv: str, input: str = "", status: int | None = 0) -> str:
 
 
 def emupin(*argv: str, status: int | None = 0) -> str:
-    return run("/usr/local/bin/emupin", *argv, status=status)
+    return run("emupin", *argv, status=status)
 
 
 def emupin_json(*argv: str, status: int | None = 0) -> Any:
     done = subprocess.run(
-        ("/usr/local/bin/emupin", *argv, "--json"), capture_output=True, text=True, env=ENVIRONMENT, timeout=SECONDS
+        ("emupin", *argv, "--json"), capture_output=True, text=True, env=ENVIRONMENT, timeout=SECONDS
     )  # fmt: skip
     assert status in (done.returncode, None), f"emupin {argv}: {done.returncode}: {done.stderr}{done.stdout}"
     return json.loads(done.stdout)

@@ -72,7 +72,7 @@ def bash_costs_no_time_where_the_kernel_has_no_room_for_a_process() -> None:
     before, entries = limit.read_text(), audit(NFV.name)
     script = f"""
         read -r _ _ _ tasks _ </proc/loadavg
-        echo "${{tasks#*/}}" >{limit}
+        echo $((${{tasks#*/}} - 30)) >{limit}
         exec bash {HOOK} {NFV.name} reconnect begin - </dev/null
     """
     began = time.monotonic()
