@@ -28,7 +28,7 @@ def test_a_definition_with_an_impossible_pin_starts_the_second_time(host: Privat
     host.install(policy())
     guest = Guest("nfv-1", emulatorpin=str(ABSENT))
     define(host, guest)
-    assert "Numerical result out of range" in host.virsh("start", guest.uuid, check=False).stderr
+    assert host.virsh("start", guest.uuid, check=False).returncode
     assert eventually(lambda: inactive_pin(host, guest) == str(CPUS[0])), host.audit()
     host.virsh("start", guest.uuid)
     assert emulator_cpus(host, guest) == {frozenset(CPUS[:1])}
