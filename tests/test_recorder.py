@@ -32,7 +32,7 @@ from emupin.recording import record_audited
 
 RUNNING, PAUSED, MIGRATION, STARTING = 1, 3, 2, 11
 LIVE, CONFIG, INACTIVE = 1, 2, 2
-NO_DOMAIN, TIMED_OUT, INTERNAL = 42, 68, 1
+NO_DOMAIN, INVALID, TIMED_OUT, UNSUPPORTED, INTERNAL = 42, 55, 68, 84, 1
 
 
 class FakeError(Exception):
@@ -56,6 +56,8 @@ class FakeDomain:
     calls: list[int] = field(default_factory=list)
     job: int = 0
     """libvirt's type of the job that somebody has on it."""
+    refusals: list[int] = field(default_factory=list)
+    """The errors that come, one a time, when somebody asks for the job."""
     stored: str = ""
     """The persistent definition, but for its pin; that of the live one where it is empty."""
 
@@ -63,6 +65,8 @@ class FakeDomain:
         return self.states.pop(0) if len(self.states) > 1 else self.states[0]
 
     def jobInfo(self) -> list[int]:  # noqa: N802
+        if self.refusals:
+            raise FakeError(self.refusals.pop(0))
         return [self.job]
 
     def ID(self) -> int:  # noqa: N802
@@ -99,7 +103,8 @@ def guest(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> FakeDomain:
     fake = ModuleType("libvirt")
     for name, value in {
         "libvirtError": FakeError, "open": lambda _uri: Connection(), "registerErrorHandler": lambda *_: None,
-        "VIR_ERR_NO_DOMAIN": NO_DOMAIN, "VIR_ERR_OPERATION_INVALID": 55, "VIR_ERR_OPERATION_TIMEOUT": TIMED_OUT,
+        "VIR_ERR_NO_DOMAIN": NO_DOMAIN, "VIR_ERR_OPERATION_INVALID": INVALID, "VIR_ERR_OPERATION_TIMEOUT": TIMED_OUT,
+        "VIR_ERR_OPERATION_UNSUPPORTED": UNSUPPORTED,
         "VIR_DOMAIN_PAUSED": PAUSED, "VIR_DOMAIN_PAUSED_MIGRATION": MIGRATION,
         "VIR_DOMAIN_PAUSED_STARTING_UP": STARTING, "VIR_DOMAIN_SHUTOFF": 5, "VIR_DOMAIN_JOB_NONE": 0,
         "VIR_DOMAIN_XML_INACTIVE": INACTIVE,
@@ -207,6 +212,8 @@ BUSY: dict[str, dict[str, object]] = {
     "an incoming migration": {"states": [(PAUSED, MIGRATION)]},
     "a start": {"states": [(PAUSED, STARTING)]},
     "an outgoing migration": {"job": 2},
+    "an incoming migration of a guest that runs already": {"refusals": [UNSUPPORTED] * 9},
+    "a job that libvirt does not tell of": {"refusals": [TIMED_OUT] * 9},
     "libvirt's own refusal": {"errors": [TIMED_OUT]},
 }
 
@@ -219,7 +226,7 @@ def test_a_guest_that_is_busy_is_to_be_asked_again_with_a_faked_libvirt(
     with pytest.raises(BusyError, match=r"busy|held"):
         record(tmp_path, order())
     assert guest.calls == []
-    vars(guest).update(states=[(RUNNING, 0)], job=0, errors=[])
+    vars(guest).update(states=[(RUNNING, 0)], job=0, errors=[], refusals=[])
     assert list(record(tmp_path, order())) == ["live", "persistent"]
 
 

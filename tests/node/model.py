@@ -691,7 +691,8 @@ def _libvirt(world: World, note: Callable[..., None]) -> ModuleType:
     for name, value in {
         "libvirtError": FakeError, "open": lambda _uri: FakeConnection(world, note),
         "registerErrorHandler": lambda *_: None, "VIR_ERR_NO_DOMAIN": 42, "VIR_ERR_OPERATION_INVALID": 55,
-        "VIR_ERR_OPERATION_TIMEOUT": 68, "VIR_DOMAIN_PAUSED": 3, "VIR_DOMAIN_PAUSED_MIGRATION": 2,
+        "VIR_ERR_OPERATION_TIMEOUT": 68, "VIR_ERR_OPERATION_UNSUPPORTED": 84,
+        "VIR_DOMAIN_PAUSED": 3, "VIR_DOMAIN_PAUSED_MIGRATION": 2,
         "VIR_DOMAIN_PAUSED_STARTING_UP": 11, "VIR_DOMAIN_SHUTOFF": 5, "VIR_DOMAIN_JOB_NONE": 0,
         "VIR_DOMAIN_XML_INACTIVE": 2, "VIR_DOMAIN_XML_SECURE": 1,
         "VIR_DOMAIN_AFFECT_LIVE": 1, "VIR_DOMAIN_AFFECT_CONFIG": 2,

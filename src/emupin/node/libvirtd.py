@@ -76,8 +76,11 @@ def _is_free(domain: libvirt.virDomain) -> bool:
     try:
         kind: int = domain.jobInfo()[0]
     except libvirt.libvirtError as error:
-        # It comes in by migration, has a job already, or has just ended.
-        if error.get_error_code() in (libvirt.VIR_ERR_OPERATION_INVALID, libvirt.VIR_ERR_OPERATION_TIMEOUT):
+        if error.get_error_code() in (
+            libvirt.VIR_ERR_OPERATION_UNSUPPORTED,  # It is coming in by migration, though it may run already.
+            libvirt.VIR_ERR_OPERATION_TIMEOUT,  # It has a job already,
+            libvirt.VIR_ERR_OPERATION_INVALID,  # or has just ended.
+        ):
             return False
         raise
     return bool(kind == libvirt.VIR_DOMAIN_JOB_NONE)
