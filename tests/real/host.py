@@ -143,8 +143,12 @@ class PrivateHost:
 
     def begin(self, *argv: str, env: Mapping[str, str] | None = None) -> subprocess.Popen[str]:
         """A command inside, started and not waited for."""
+        # Who enters a cgroup namespace keeps his cgroup, and may not leave it where systemd has mounted the hierarchy.
+        groups = [str(group / "init") for group in self.groups if self.cgroup == "v2"]
+        joining = ("sh", "-c", JOIN, "sh", *groups, "--")
+        entering = ("nsenter", "-t", str(self.init), "-m", "-p", "-n", "-u", "-i", "-C", "--")
         return subprocess.Popen(
-            ("nsenter", "-t", str(self.init), "-m", "-p", "-n", "-u", "-i", "-C", "--", *argv),
+            (*joining, *entering, *argv),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,

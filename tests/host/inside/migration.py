@@ -1,0 +1,66 @@
+"""The second boot goes on: a guest with preallocated memory on two nodes moves between two libvirtds of this host."""
+
+from __future__ import annotations
+
+import tempfile
+import xml.etree.ElementTree as ET
+from contextlib import ExitStack
+from pathlib import Path
+
+from real import host as private
+from real.host import PrivateHost
+
+from host.inside.changes import NODES
+from host.inside.first import POLICY
+from host.inside.guests import ROM, halting_rom
+from host.inside.kit import SECONDS, check, release, same
+
+PLACED = {1}
+"""Its rule's: the CPU of vCPU 0."""
+ADDRESSES = {"node-a": "10.77.0.1", "node-b": "10.77.0.2"}
+
+
+def emulator_cpus(host: PrivateHost) -> list[set[int]]:
+    """Of each of its threads."""
+    return [set(each.allowed) for each in host.threads(NODES.name) if each.kind == "emulator"]
+
+
+def pins(host: PrivateHost) -> list[str | None]:
+    """Of the live and the persistent definition."""
+    both = (host.virsh("dumpxml", *more, NODES.name).stdout for more in ((), ("--inactive",)))
+    found = [ET.fromstring(xml).find("./cputune/emulatorpin") for xml in both]
+    return [None if each is None else each.get("cpuset") for each in found]
+
+
+def migrate(source: PrivateHost, target: PrivateHost) -> None:
+    wishes = ("--live", "--unsafe", "--persistent", "--undefinesource")
+    where = (f"qemu+tcp://{target.name}/system", "--migrateuri", f"tcp://{ADDRESSES[target.name]}")
+    source.virsh("migrate", *wishes, NODES.name, *where)
+
+
+@check(2)
+def memory_on_two_nodes_migrates_there_and_back() -> None:
+    """libvirt 9.0 starts the QEMU that it migrates to with the XML's pin: without a CPU of each node that fails."""
+    if release() != "12":
+        return
+    private.SECONDS = SECONDS
+    # AppArmor's profile is made for the machine's own libvirtd.
+    private.LIBVIRTD = private.LIBVIRTD.replace("exec ", "exec aa-exec -p unconfined -- ")
+    Path("/sys/fs/cgroup/cgroup.subtree_control").write_text("+cpuset +cpu +io +memory +pids")
+    with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
+        source, target = (stack.enter_context(PrivateHost(Path(folder) / name, name, "v2")) for name in ADDRESSES)
+        source.link(target)
+        for each in (source, target):
+            each.install(POLICY)
+            each.path(str(ROM)).write_bytes(halting_rom())
+        source.virsh("define", "/dev/stdin", input=NODES.xml)
+        source.virsh("start", NODES.name)
+        for here, there in ((source, target), (target, source)):
+            same(emulator_cpus(here), [PLACED] * len(emulator_cpus(here)))
+            same(pins(here), ["1-2", "1-2"], "what is placed stays out of the definitions")
+            migrate(here, there)
+        same(emulator_cpus(source), [PLACED] * len(emulator_cpus(source)))
+        assert len(emulator_cpus(source)) > 1
+        trail = [(entry["op"], entry["outcome"]) for entry in source.audit()]
+        same([each for each in trail if each[1] in ("failed", "refused")], [])
+        assert ("started", "enforced") in trail[-3:], trail
