@@ -8,6 +8,7 @@ import sys
 from typing import TYPE_CHECKING
 
 import pytest
+from checkout import CHECKOUT
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -23,8 +24,10 @@ mount --rbind /sys "$1/root/sys"
 for folder in run tmp; do mount -t tmpfs tmpfs "$1/root/$folder"; done
 mkdir "$1/root/tmp/given"
 mount --bind "$2" "$1/root/tmp/given"
-mkdir -p "$1/root$4"
-mount --bind "$4" "$1/root$4"
+for ours in "$4" "$5"; do # They may be below /tmp.
+    mkdir -p "$1/root$ours"
+    mount --bind "$ours" "$1/root$ours"
+done
 for ours in etc/libvirt/hooks etc/emupin var/lib/emupin var/log/emupin usr/local/lib/emupin usr/local/share/emupin; do
     rm -rf "$1/root/$ours"
 done
@@ -32,7 +35,7 @@ rm -f "$1/root/usr/local/bin/emupin" "$1/root/etc/logrotate.d/emupin"
 mkdir -p "$1/root/etc/libvirt/hooks"
 exec chroot "$1/root" sh -ec "$3" "$0" 2>&1
 """
-"""A node without emupin; the folder that is given is /tmp/given there, and this environment is where it is here."""
+"""A node without emupin; what is given is /tmp/given there, and checkout and environment are where they are here."""
 
 DAEMON = """\
 daemon() { # daemon NAME: a program of that name that libvirt's pid file leads to; SIGHUP and it is told
@@ -62,7 +65,7 @@ def run(folder: Path, given: Path, script: str, *, check: bool = True) -> str:
     """All that `script` prints, run in a view made below the empty `folder`; a step of it begins with `== NAME`."""
     need_root()
     done = subprocess.run(
-        [*UNSHARE, "sh", "-c", PRELUDE, "sh", folder, given, DAEMON + script, sys.prefix],
+        [*UNSHARE, "sh", "-c", PRELUDE, "sh", folder, given, DAEMON + script, CHECKOUT, sys.prefix],
         env={"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL": "C.UTF-8", "LIBVIRT_VERSION": "9.0.0", "HOME": "/tmp"},
         stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=1500, check=False,
     )  # fmt: skip
