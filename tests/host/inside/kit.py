@@ -33,9 +33,15 @@ CHECKS: dict[int, list[Check]] = {1: [], 2: []}
 """By boot, in order. Each runs in a process of its own, and finds the host as the one before left it."""
 
 
-def check(boot: int) -> Callable[[Check], Check]:
+ONLY: dict[str, str] = {}
+"""The release that a check is about, by the check's name, where it is about one."""
+
+
+def check(boot: int, only: str = "") -> Callable[[Check], Check]:
     def add(function: Check) -> Check:
         CHECKS[boot].append(function)
+        if only:
+            ONLY[function.__name__] = only
         return function
 
     return add
