@@ -16,6 +16,10 @@ if TYPE_CHECKING:
 IN_CI = os.environ.get("CI", "false") not in ("", "false")
 SYSTEM = "/usr/sbin:/usr/bin:/sbin:/bin"
 """Where programs are looked for: an ordinary user's PATH lacks half of it."""
+TCG_CPU = "max,cx16=off"
+"""The CPU of a machine that QEMU emulates. With QEMU 7.2 a kernel died once of a double fault behind a cmpxchg16b:
+its flags were half an address. Without that instruction the kernel takes a lock.
+"""
 
 
 def mark(items: Iterable[pytest.Item], folder: Path) -> list[pytest.Item]:

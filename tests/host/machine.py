@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import debpackage
+import suites
 from checkout import CHECKOUT, files
 
 from host.image import Image
@@ -100,7 +101,7 @@ def _arguments(image: Image, disk: Path, payload: Path, folder: Path, boot: int)
         nodes += ["-object", f"memory-backend-ram,id=memory{node},size={half}M"]
         nodes += ["-numa", f"node,nodeid={node},memdev=memory{node},cpus={node * cpus}-{node * cpus + cpus - 1}"]
     return [
-        *("-machine", "q35", "-accel", "tcg,thread=multi,tb-size=768", "-cpu", "max"),
+        *("-machine", "q35", "-accel", "tcg,thread=multi,tb-size=768", "-cpu", suites.TCG_CPU),
         *("-smp", f"{CPUS},sockets=2,cores={cpus},threads=1", "-m", f"{MEMORY}M", *nodes),
         *("-kernel", str(image.kernel), "-initrd", str(image.initrd)),
         *("-append", f"{COMMAND_LINE} emupin.boot={boot} {BOOTS[boot]}"),

@@ -17,6 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import suites
+
 from . import packages
 
 HERE = Path(__file__).resolve().parent
@@ -130,7 +132,7 @@ def _arguments(kernel: Path, initrd: Path, socket: Path, results: Path) -> list[
         nodes += ["-object", f"memory-backend-memfd,id=memory{node},size={half}M,share=on"]
         nodes += ["-numa", f"node,nodeid={node},memdev=memory{node},cpus={node * cpus}-{node * cpus + cpus - 1}"]
     return [
-        *("-machine", "q35", "-accel", "tcg,thread=multi,tb-size=512", "-cpu", "max"),
+        *("-machine", "q35", "-accel", "tcg,thread=multi,tb-size=512", "-cpu", suites.TCG_CPU),
         *("-smp", f"{CPUS},sockets=2,cores={cpus},threads=1", "-m", f"{MEMORY}M", *nodes),
         *("-chardev", f"socket,id=root,path={socket}"),
         *("-device", "vhost-user-fs-pci,chardev=root,tag=machine,queue-size=512"),
