@@ -1,4 +1,4 @@
-"""What suites have in common that take long, or need much of a machine: they run where they are asked for."""
+"""What tests have in common that take long, or need much of a machine: who asks for them, and what is missing."""
 
 from __future__ import annotations
 
@@ -50,7 +50,10 @@ def need(what: str, lacks: str) -> None:
 
 def lacking(programs: Sequence[str], root_for: str) -> str:
     """What this machine lacks of root, needed for `root_for`, and of the programs; empty where nothing."""
-    if os.geteuid():
-        return f"root, for {root_for}"
-    missing = [program for program in programs if not shutil.which(program, path=SYSTEM)]
-    return f"the programs {', '.join(missing)}" if missing else ""
+    return f"root, for {root_for}" if os.geteuid() else missing(programs)
+
+
+def missing(programs: Sequence[str]) -> str:
+    """Those of the programs that this machine lacks; empty where none."""
+    names = [program for program in programs if not shutil.which(program, path=SYSTEM)]
+    return f"the programs {', '.join(names)} (tests/run.sh installs them)" if names else ""

@@ -10,11 +10,10 @@ import sys
 from pathlib import Path
 
 import pytest
+import suites
 from checkout import CHECKOUT, files
 
 from emupin import __version__
-
-IN_CI = os.environ.get("CI", "false") != "false"
 
 COMMANDS = {
     "ruff check": ["ruff", "check", "--no-cache", "."],
@@ -27,11 +26,8 @@ def need(program: str) -> str:
     """The program's path, from the interpreter's folder first."""
     search = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', os.defpath)}"
     found = shutil.which(program, path=search)
-    if found:
-        return found
-    if IN_CI:
-        pytest.fail(f"{program} is missing; tests/run.sh installs it")
-    pytest.skip(f"{program} is missing; tests/run.sh installs it")
+    suites.need("this", "" if found else f"{program} (tests/run.sh installs it)")
+    return str(found)
 
 
 def check(program: str, *arguments: str) -> None:

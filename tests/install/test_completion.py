@@ -13,6 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import suites
 
 Complete = Callable[[str, "dict[str, str]", Path], "list[str]"]
 
@@ -39,10 +40,8 @@ def environment(tmp_path: Path) -> dict[str, str]:
 
 
 def need(shell: str) -> str:
-    found = shutil.which(shell)
-    if not found and os.environ.get("CI"):
-        pytest.fail(f"{shell} is missing; tests/run.sh installs it")
-    return found or pytest.skip(f"{shell} is not installed")
+    suites.need("completion", suites.missing([shell]))
+    return str(shutil.which(shell, path=suites.SYSTEM))
 
 
 def in_bash(line: str, environment: dict[str, str], folder: Path) -> list[str]:

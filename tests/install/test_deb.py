@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import debpackage
 import pytest
+import suites
 from roots import run, steps
 from test_linters import need
 
@@ -19,11 +18,7 @@ CHECKOUT = Path(__file__).parents[2]
 @pytest.fixture(scope="module")
 def packages(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with the package, and with the same one as an older version, `old.deb`."""
-    missing = [tool for tool in (*debpackage.PROGRAMS, "lintian") if not shutil.which(tool)]
-    if missing and os.environ.get("CI"):
-        pytest.fail(f"missing: {', '.join(missing)}; tests/run.sh installs them")
-    if missing:
-        pytest.skip(f"missing: {', '.join(missing)}")
+    suites.need("a package", suites.missing((*debpackage.PROGRAMS, "lintian")))
     folder = tmp_path_factory.mktemp("packages")
     built = debpackage.build(folder)
     built.older.rename(folder / "old.deb")

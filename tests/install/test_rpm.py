@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 import subprocess
 from pathlib import Path
 
 import pytest
+import suites
 from roots import run, steps
 
 CHECKOUT = Path(__file__).parents[2]
@@ -17,11 +16,7 @@ TOOLS = ("rpmbuild", "rpm", "rpmlint")
 @pytest.fixture(scope="module")
 def packages(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with two releases of the package."""
-    missing = [tool for tool in TOOLS if not shutil.which(tool)]
-    if missing and os.environ.get("CI"):
-        pytest.fail(f"missing: {', '.join(missing)}; tests/run.sh installs them")
-    if missing:
-        pytest.skip(f"missing: {', '.join(missing)}")
+    suites.need("a package", suites.missing(TOOLS))
     folder = tmp_path_factory.mktemp("packages")
     clone = folder / "emupin"
     names = ("packaging", "install.sh", "src", "hooks", "examples", "deploy", "README.md", "CHANGELOG.md", "LICENSE")

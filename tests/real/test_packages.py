@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 import subprocess
 from pathlib import Path
 
 import pytest
+import suites
 
 from .expect import FIRST, UNION, emulator_cpus, policy, recorded, start
 from .guests import Guest
@@ -19,11 +18,7 @@ TOOLS = ("dpkg-buildpackage", "dh", "dh_python3", "fakeroot")
 @pytest.fixture(scope="module")
 def package(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The package of what is committed."""
-    missing = [tool for tool in TOOLS if not shutil.which(tool)]
-    if missing and os.environ.get("CI"):
-        pytest.fail(f"missing: {', '.join(missing)}; tests/run.sh installs them")
-    if missing:
-        pytest.skip(f"missing: {', '.join(missing)}")
+    suites.need("a package", suites.missing(TOOLS))
     folder = tmp_path_factory.mktemp("package")
     done = subprocess.run([CHECKOUT / "packaging/build", "deb", folder], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-3000:]

@@ -6,12 +6,12 @@ import base64
 import hashlib
 import io
 import json
-import os
 import re
 from html.parser import HTMLParser
 from typing import TYPE_CHECKING, Any
 
 import pytest
+import suites
 import year
 from browser import PROGRAM, Browser
 from command import POLICY, emupin, guest, make_root
@@ -28,7 +28,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 EVIL = "<script>alert(1)</script>"
-IN_CI = os.environ.get("CI", "false") != "false"
 
 
 class Elements(HTMLParser):
@@ -187,7 +186,7 @@ def test_a_preview_is_of_files_that_are_only_looked_at(folder: Path, args: list[
 @pytest.fixture(scope="module")
 def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
     if PROGRAM is None:
-        if IN_CI:
+        if suites.IN_CI:
             pytest.fail("chromium is missing; tests/run.sh installs it")
         pytest.skip("chromium is not installed")
     made = Browser(tmp_path_factory.mktemp("profile"))

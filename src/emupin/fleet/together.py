@@ -72,7 +72,7 @@ class Company:
         return decided
 
     def _start(self, guest: Domain, key: str, decided: Plan) -> None:
-        host, cpus = self.facts.host, decided.cpus or guest.emulatorpin or frozenset()
+        host, cpus = self.facts.host, decided.after(guest) or frozenset()
         follow = decided.follow_iothreads and decided.cpus is not None and guest.iothreads
         has = {
             "vcpus": all_of(pinned_vcpus(guest, host)),

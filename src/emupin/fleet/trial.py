@@ -117,7 +117,7 @@ class Trial:
 
 
 def is_changed(guest: Domain, decided: Plan) -> bool:
-    return decided.cpus is not None and decided.cpus != guest.emulatorpin
+    return decided.after(guest) != guest.emulatorpin
 
 
 def differ(guest: Domain, old: Plan, new: Plan) -> bool:
@@ -150,9 +150,9 @@ def _outcome(guest: Domain, decided: Plan) -> str:
     if decided.failed:
         return f"{decided.reason}; on_failure: {decided.on_failure}"
     what = f"{decided.rule}, {decided.placement}: {before}"
-    if decided.cpus is None or decided.cpus == guest.emulatorpin:
+    if not is_changed(guest, decided):
         return f"{what} stays"
-    return f"{what} -> {cpuset.format(decided.cpus)}"
+    return f"{what} -> {cpuset.text(decided.cpus)}"
 
 
 def _side_effects(guest: Domain, old: Plan, new: Plan) -> list[tuple[str, str, str]]:

@@ -18,7 +18,7 @@ PAYLOAD = Path(__file__).resolve().parents[4]
 NEW, OLD = PAYLOAD / "new", PAYLOAD / "old"
 """The checkout under test, and the first release."""
 OLDER_PACKAGE, PACKAGE = PAYLOAD / "older/emupin.deb", PAYLOAD / "current/emupin.deb"
-"""The checkout's, and one to upgrade from."""
+"""One to upgrade from, and the checkout's."""
 
 ENVIRONMENT = {
     "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",

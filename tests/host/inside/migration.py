@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import tempfile
-import xml.etree.ElementTree as ET
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -12,24 +11,23 @@ from real.host import PrivateHost
 
 from host.inside.changes import NODES
 from host.inside.first import POLICY
-from host.inside.guests import ROM, halting_rom
+from host.inside.guests import ROM, emulatorpin, halting_rom
 from host.inside.kit import SECONDS, check, same
 
-PLACED = {1}
+PLACED = frozenset({1})
 """Its rule's: the CPU of vCPU 0."""
 ADDRESSES = {"node-a": "10.77.0.1", "node-b": "10.77.0.2"}
 
 
-def emulator_cpus(host: PrivateHost) -> list[set[int]]:
-    """Of each of its threads."""
-    return [set(each.allowed) for each in host.threads(NODES.name) if each.kind == "emulator"]
+def must_be_placed(host: PrivateHost) -> None:
+    found = [frozenset(each.allowed) for each in host.threads(NODES.name) if each.kind == "emulator"]
+    assert len(found) > 1, found
+    same(set(found), {PLACED})
 
 
 def pins(host: PrivateHost) -> list[str | None]:
     """Of the live and the persistent definition."""
-    both = (host.virsh("dumpxml", *more, NODES.name).stdout for more in ((), ("--inactive",)))
-    found = [ET.fromstring(xml).find("./cputune/emulatorpin") for xml in both]
-    return [None if each is None else each.get("cpuset") for each in found]
+    return [emulatorpin(host.virsh("dumpxml", *more, NODES.name).stdout) for more in ((), ("--inactive",))]
 
 
 def migrate(source: PrivateHost, target: PrivateHost) -> None:
@@ -54,11 +52,10 @@ def memory_on_two_nodes_migrates_there_and_back() -> None:
         source.virsh("define", "/dev/stdin", input=NODES.xml)
         source.virsh("start", NODES.name)
         for here, there in ((source, target), (target, source)):
-            same(emulator_cpus(here), [PLACED] * len(emulator_cpus(here)))
+            must_be_placed(here)
             same(pins(here), ["1-2", "1-2"], "what is placed stays out of the definitions")
             migrate(here, there)
-        same(emulator_cpus(source), [PLACED] * len(emulator_cpus(source)))
-        assert len(emulator_cpus(source)) > 1
+        must_be_placed(source)
         trail = [(entry["op"], entry["outcome"]) for entry in source.audit()]
         same([each for each in trail if each[1] in ("failed", "refused")], [])
         assert ("started", "enforced") in trail[-3:], trail
