@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from emupin.base import cpuset
 from emupin.base.errors import HostError
-from emupin.engine import confinement, host, snapshot
+from emupin.engine import confinement, host, partitions, snapshot, topology
 from emupin.engine.host import Host
 from emupin.engine.hostcache import read_cached
 from emupin.engine.plan import NOBODY, plan
@@ -51,7 +51,7 @@ def cgroups(request: pytest.FixtureRequest, tmp_path: Path) -> Cgroups:
 
 def test_no_cpuset_hierarchy_confines_nobody(tmp_path: Path) -> None:
     assert confinement.read(str(tmp_path), "/machine") is None
-    assert confinement.read_all(str(tmp_path)) == {}
+    assert partitions.read_all(str(tmp_path)) == {}
 
 
 def test_a_partition_has_what_its_cgroup_says(cgroups: Cgroups) -> None:
@@ -119,7 +119,7 @@ def test_all_partitions_are_found(cgroups: Cgroups, slices: bool) -> None:
     cgroups.put(rt, "2-3")
     cgroups.put(odd, "0-3")
     cgroups.put(f"{rt}/machine-qemu.scope", "3")
-    found = host.read(str(cgroups.root))
+    found = topology.read(str(cgroups.root))
     assert found.partitions == {"/machine": cpus("0-3"), "/machine/rt": cpus("2-3")}
     within = {name: cpuset.format(found.within(name)) for name in (None, "/machine/a-b", "/machine/rt/x", "/other")}
     assert within == {None: "0-3", "/machine/a-b": "0-3", "/machine/rt/x": "2-3", "/other": "0-7"}
@@ -127,7 +127,7 @@ def test_all_partitions_are_found(cgroups: Cgroups, slices: bool) -> None:
 
 def test_a_container_whose_root_has_fewer_cpus(cgroups: Cgroups) -> None:
     cgroups.put("", "1-2")
-    found = host.read(str(cgroups.root))
+    found = topology.read(str(cgroups.root))
     assert found.partitions == {"/": cpus("1-2")}
     assert found.within("/machine") == found.within("/any/other") == cpus("1-2")
 
@@ -136,7 +136,7 @@ def test_a_container_whose_root_has_fewer_cpus(cgroups: Cgroups) -> None:
 def test_a_slice_of_any_name_stands_for_its_partition(part: str) -> None:
     (name,) = confinement._slices(f"/{part}")
     assert name.isascii()
-    assert confinement._partition_of(name) == f"/{part}"
+    assert partitions._partition_of(name) == f"/{part}"
 
 
 def test_the_cache_never_has_what_a_cgroup_may_have(cgroups: Cgroups) -> None:

@@ -18,9 +18,10 @@ from emupin import cli
 from emupin.base import cached as caches
 from emupin.base import cpuset
 from emupin.base.errors import HostError
-from emupin.engine import host, interrupts, snapshot
+from emupin.engine import host, interrupts, kernelfiles, snapshot
 from emupin.engine.host import Host
 from emupin.engine.hostcache import read_cached
+from emupin.engine.topology import read as read_host
 
 RECORDED = sorted(path.stem for path in trees.FIXTURES.glob("*.json"))
 MANIFESTS = sorted(path.stem for path in trees.FIXTURES.glob("*.tree"))
@@ -35,7 +36,7 @@ def cpus(text: str) -> frozenset[int]:
 def test_any_topology_survives_tree_cache_and_snapshot(tmp_path: Path, topology: Host) -> None:
     shutil.rmtree(tmp_path / "host", ignore_errors=True)
     root = str(trees.build(tmp_path / "host", topology))
-    assert host.read(root) == topology
+    assert read_host(root) == topology
     assert read_cached(root) == topology
     assert read_cached(root) == topology
     assert Host.from_plain(topology.to_plain()) == topology
@@ -49,7 +50,7 @@ def test_a_recorded_host_is_what_a_tree_of_it_gives(tmp_path: Path, name: str) -
     recorded = snapshot.read(str(path))
     assert "source" in recorded.remarks
     assert snapshot.render(recorded) == path.read_text()
-    assert host.read(str(trees.build(tmp_path, recorded.host))) == recorded.host
+    assert read_host(str(trees.build(tmp_path, recorded.host))) == recorded.host
 
 
 @pytest.mark.parametrize("name", MANIFESTS)
@@ -74,21 +75,21 @@ def test_nodes_and_siblings() -> None:
 
 def test_online_alone_is_a_host_of_one_node(tmp_path: Path) -> None:
     trees.write(tmp_path, f"{trees.CPU}/online", "0-3\n")
-    assert host.read(str(tmp_path)) == Host(online=cpus("0-3"), nodes={0: cpus("0-3")})
+    assert read_host(str(tmp_path)) == Host(online=cpus("0-3"), nodes={0: cpus("0-3")})
 
 
 @pytest.mark.parametrize("text", ["", "\n", "(null)\n", "  (null)\n"])
 def test_no_nohz_full(tmp_path: Path, text: str) -> None:
     trees.write(tmp_path, f"{trees.CPU}/online", "0-3\n")
     trees.write(tmp_path, f"{trees.CPU}/nohz_full", text)
-    assert host.read(str(tmp_path)).nohz_full == frozenset()
+    assert read_host(str(tmp_path)).nohz_full == frozenset()
 
 
 def test_isolated_partitions_count_as_isolated(tmp_path: Path) -> None:
     trees.write(tmp_path, f"{trees.CPU}/online", "0-7\n")
     trees.write(tmp_path, f"{trees.CPU}/isolated", "2\n")
     trees.write(tmp_path, "sys/fs/cgroup/cpuset.cpus.isolated", "4-5\n")
-    assert host.read(str(tmp_path)).isolated == cpus("2,4-5")
+    assert read_host(str(tmp_path)).isolated == cpus("2,4-5")
 
 
 def test_a_node_without_online_cpus_is_left_out(tmp_path: Path) -> None:
@@ -96,12 +97,12 @@ def test_a_node_without_online_cpus_is_left_out(tmp_path: Path) -> None:
     trees.write(tmp_path, f"{trees.NODE}/online", "0-2\n")
     trees.write(tmp_path, f"{trees.NODE}/node1/cpulist", "\n")
     trees.write(tmp_path, f"{trees.NODE}/node2/cpulist", "2-3\n")
-    assert host.read(str(tmp_path)).nodes == {0: cpus("0-1")}
+    assert read_host(str(tmp_path)).nodes == {0: cpus("0-1")}
 
 
 def test_siblings_that_are_offline_are_no_siblings(tmp_path: Path) -> None:
     trees.build(tmp_path, Host(online=cpus("0-1"), cores=(cpus("0,2"), cpus("1,3"))))
-    assert host.read(str(tmp_path)).cores == (cpus("0"), cpus("1"))
+    assert read_host(str(tmp_path)).cores == (cpus("0"), cpus("1"))
 
 
 def test_a_cpu_that_goes_offline_meanwhile_is_no_error(tmp_path: Path) -> None:
@@ -109,19 +110,19 @@ def test_a_cpu_that_goes_offline_meanwhile_is_no_error(tmp_path: Path) -> None:
     topology = Host(cpus("0-3"), nodes={0: cpus("0-3")}, cores=(cpus("0-1"), cpus("2"), cpus("3")), l3=(cpus("0-3"),))
     trees.build(tmp_path, topology)
     shutil.rmtree(tmp_path / trees.CPU / "cpu2")
-    assert host.read(str(tmp_path)) == topology.replace(cores=(cpus("0-1"), cpus("3")))
+    assert read_host(str(tmp_path)) == topology.replace(cores=(cpus("0-1"), cpus("3")))
 
 
 def test_without_smt_no_sibling_list_is_needed(tmp_path: Path) -> None:
     trees.write(tmp_path, f"{trees.CPU}/online", "0-1\n")
     trees.write(tmp_path, f"{trees.CPU}/smt/active", "0\n")
-    assert host.read(str(tmp_path)).cores == (cpus("0"), cpus("1"))
+    assert read_host(str(tmp_path)).cores == (cpus("0"), cpus("1"))
 
 
 def test_a_list_longer_than_a_page(tmp_path: Path) -> None:
     every_other = frozenset(range(0, 16384, 2))
     trees.write(tmp_path, f"{trees.CPU}/online", cpuset.format(every_other) + "\n")
-    assert host.read(str(tmp_path)).online == every_other
+    assert read_host(str(tmp_path)).online == every_other
 
 
 def test_the_level_of_a_cache_counts_not_its_index(tmp_path: Path) -> None:
@@ -130,7 +131,7 @@ def test_the_level_of_a_cache_counts_not_its_index(tmp_path: Path) -> None:
         for index, level, shared in ((0, 1, cpu), (1, 3, "0-3"), (3, 2, cpu)):
             trees.write(tmp_path, f"{trees.CPU}/cpu{cpu}/cache/index{index}/level", f"{level}\n")
             trees.write(tmp_path, f"{trees.CPU}/cpu{cpu}/cache/index{index}/shared_cpu_list", f"{shared}\n")
-    assert host.read(str(tmp_path)).l3 == (cpus("0-3"),)
+    assert read_host(str(tmp_path)).l3 == (cpus("0-3"),)
 
 
 @pytest.mark.parametrize("path", ["online", "isolated", "cpu0/topology/thread_siblings_list"])
@@ -138,7 +139,7 @@ def test_nonsense_names_the_file(tmp_path: Path, path: str) -> None:
     trees.write(tmp_path, f"{trees.CPU}/online", "0-3\n")
     trees.write(tmp_path, f"{trees.CPU}/{path}", "0-x\n")
     with pytest.raises(HostError, match=f"{path}: not a CPU list"):
-        host.read(str(tmp_path))
+        read_host(str(tmp_path))
 
 
 @pytest.mark.parametrize("text", [None, "", "(null)"])
@@ -146,7 +147,7 @@ def test_a_host_without_cpus_is_an_error(tmp_path: Path, text: str | None) -> No
     if text is not None:
         trees.write(tmp_path, f"{trees.CPU}/online", text)
     with pytest.raises(HostError, match="cpu/online"):
-        host.read(str(tmp_path))
+        read_host(str(tmp_path))
 
 
 # -- the cache --------------------------------------------------------------------------------------------------------
@@ -416,8 +417,8 @@ def test_what_the_command_refuses(
 
 def test_this_machine_can_be_read() -> None:
     """The real /sys of wherever the tests run."""
-    if not os.path.exists(host.ONLINE):
+    if not os.path.exists(kernelfiles.ONLINE):
         pytest.skip("no /sys here")
-    found = host.read("")
+    found = read_host("")
     assert os.sched_getaffinity(0) <= found.online
     assert frozenset().union(*found.nodes.values()) == found.online

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import trees
 
-from emupin.engine import host, libvirtversion
+from emupin.engine import host, libvirtversion, topology
 from emupin.engine.hostcache import read_cached
 
 LIBRARY = "usr/lib64/libvirt.so.0"
@@ -29,9 +29,9 @@ def library(root: Path, line: str) -> None:
 )
 def test_the_library_says_which_version_it_is(tmp_path: Path, line: str, version: str) -> None:
     trees.build(tmp_path, host.Host(frozenset((0,)), nodes={0: frozenset((0,))}))
-    assert host.read(str(tmp_path)).libvirt == ""
+    assert topology.read(str(tmp_path)).libvirt == ""
     library(tmp_path, line)
-    assert host.read(str(tmp_path)).libvirt == version
+    assert topology.read(str(tmp_path)).libvirt == version
 
 
 def test_an_upgrade_is_seen_past_the_cache(tmp_path: Path) -> None:

@@ -64,6 +64,16 @@ def read_text(root: str, path: str) -> str:
         raise HostError(root + path, f"cannot be read: {error.strerror}", "is this a Linux host's file tree?") from None
 
 
+def list_folder(path: str) -> list[str]:
+    """The names in a folder, sorted; none where there is no such folder. Raises HostError."""
+    try:
+        return sorted(os.listdir(path))
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    except OSError as error:
+        raise HostError(path, f"cannot be listed: {error.strerror}", "root may list it") from None
+
+
 def read_trusted(path: str) -> bytes:
     """A file that decides what root does: it and its folder must be root's (or this user's own) and writable by nobody
     else.

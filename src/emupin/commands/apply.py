@@ -11,7 +11,7 @@ from emupin.base import kept, streams
 from emupin.base.errors import EmupinError, PolicyError
 from emupin.base.files import DEFINITIONS, POLICIES, read_bytes, root_from_environment
 from emupin.commands import options
-from emupin.engine.host import ONLINE, cpus_in
+from emupin.engine.kernelfiles import ONLINE, cpus_in
 from emupin.live import applying, lookup, observe
 from emupin.live.alignment import Request
 from emupin.live.applying import ENDED, FAILED, IN_LINE, LEFT_ALONE, OUT_OF_LINE, Means

@@ -7,7 +7,7 @@ import sys
 
 from emupin.base.errors import PolicyError
 from emupin.base.files import POLICIES, policy_path, read_bytes, root_from_environment
-from emupin.engine import host, interrupts
+from emupin.engine import interrupts, topology
 from emupin.screen import terminal
 
 TYPE_CHECKING = False
@@ -100,7 +100,7 @@ def read_host(choice: str | None) -> Host | None:
     """The facts that `--host` asks for: this machine's where it is not given, None for `none`. Raises HostError."""
     if choice is None:
         root = root_from_environment()
-        return interrupts.add(root, host.read(root))
+        return interrupts.add(root, topology.read(root))
     if choice == "none":
         return None
     from emupin.engine import snapshot

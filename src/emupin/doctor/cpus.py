@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from emupin.base import cpuset
 from emupin.doctor.diagnosis import Diagnosis, ok, problem, skipped, unknown, warning
 from emupin.doctor.policy import in_force
-from emupin.engine import host
+from emupin.engine import topology
 from emupin.engine.checks import is_or_are, named
 from emupin.policy.values import DEDICATED, POOL
 
@@ -48,7 +48,7 @@ def check_online(machine: Machine) -> Iterator[Diagnosis]:
     if policy is None:
         yield skipped("the policy's CPUs", NO_POLICY)
         return
-    online = host.read(machine.root).online
+    online = topology.read(machine.root).online
     faults = [fault for name, cpus in named_sets(policy).items() for fault in _faults(name, cpus, online, policy)]
     yield from faults or [ok("every CPU that the policy names is online and not reserved")]
 
@@ -74,7 +74,7 @@ def check_isolated(machine: Machine) -> Iterator[Diagnosis]:
     if policy is None:
         yield skipped("isolated CPUs", NO_POLICY)
         return
-    isolated = host.read(machine.root).isolated
+    isolated = topology.read(machine.root).isolated
     traps = {name: cpus & isolated for name, cpus in _shared_sets(policy).items() if cpus & isolated and len(cpus) > 1}
     for name, cpus in traps.items():
         what = f"{name}: {named(cpus)} {is_or_are(cpus)} isolated: the kernel does not balance load there"

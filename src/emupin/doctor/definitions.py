@@ -10,7 +10,7 @@ from emupin.base.errors import DomainError
 from emupin.base.files import DEFINITIONS, read_bytes
 from emupin.base.text import printable
 from emupin.doctor.diagnosis import Diagnosis, ok, problem, unknown
-from emupin.engine import host
+from emupin.engine import topology
 from emupin.engine.startable import obstacle
 from emupin.guest import domainxml
 from emupin.order import ORDERS
@@ -30,7 +30,7 @@ CURE = "`emupin apply --yes {name}` puts the planned pin there; `virsh emulatorp
 
 def check_startable(machine: Machine) -> Iterator[Diagnosis]:
     """No definition has a pin that costs the guest its next start. Raises HostError."""
-    facts = host.read(machine.root)
+    facts = topology.read(machine.root)
     names = _defined(machine.root)
     if names is None:
         yield unknown(f"{machine.root}{DEFINITIONS} cannot be listed", "run it as root")

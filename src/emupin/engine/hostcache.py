@@ -4,15 +4,13 @@ from __future__ import annotations
 
 from emupin.base import cached
 from emupin.base.files import RUN
-from emupin.engine import confinement, host, libvirtversion
-
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from emupin.engine.host import Host
+from emupin.engine import confinement, libvirtversion
+from emupin.engine.host import Host
+from emupin.engine.kernelfiles import ISOLATED_AT_BOOT, ISOLATED_SINCE, NODES, NOHZ_FULL, ONLINE, text_of
 
 BOOT = "/proc/sys/kernel/random/boot_id"
 
-KEY = (host.ONLINE, host.ISOLATED_AT_BOOT, host.ISOLATED_SINCE, host.NOHZ_FULL, host.NODES, BOOT)
+KEY = (ONLINE, ISOLATED_AT_BOOT, ISOLATED_SINCE, NOHZ_FULL, NODES, BOOT)
 """The files that say whether a cached topology still holds: the rest changes only with a CPU, a node, a boot or
 another libvirt."""
 
@@ -22,16 +20,22 @@ CACHE = f"{RUN}/topology"
 def read_cached(root: str, partition: str | None = None) -> Host:
     """The host below `root`, with no partition but that of guests in `partition`: it may have others at any time.
 
-    Raises HostError as `host.read` does. A cache that cannot be read or written is made anew, now or by the next call.
+    Raises HostError as `topology.read` does. A cache that cannot be read or written is made anew, now or by the next
+    call.
     """
     about = _about(root)
     plain = cached.read(root + CACHE, about)
-    found = host.Host.from_plain(plain) if plain else host.topology(root)
-    if not plain and about == _about(root):  # Else it changed while it was read, and may change back.
-        cached.keep(root + CACHE, about, found.to_plain())
+    if plain:
+        found = Host.from_plain(plain)
+    else:
+        from emupin.engine import topology
+
+        found = topology.without_partitions(root)
+        if about == _about(root):  # Else it changed while it was read, and may change back.
+            cached.keep(root + CACHE, about, found.to_plain())
     return found.confined(partition, confinement.read(root, partition or confinement.DEFAULT))
 
 
 def _about(root: str) -> tuple[object, ...]:
     """What a cached topology must have been written about."""
-    return host.Host._fields, (*(host.text_of(root, path) for path in KEY), libvirtversion.stamp(root))
+    return Host._fields, (*(text_of(root, path) for path in KEY), libvirtversion.stamp(root))

@@ -12,7 +12,7 @@ from emupin.base import cached
 from emupin.base.errors import HostError
 from emupin.base.files import RUN
 from emupin.base.system import os
-from emupin.engine.host import GONE, cpus_in
+from emupin.engine.kernelfiles import GONE, cpus_in
 from emupin.policy.values import KEEP, OFF
 
 TYPE_CHECKING = False

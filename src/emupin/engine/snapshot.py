@@ -12,8 +12,7 @@ from typing import Any
 from emupin.base import cpuset
 from emupin.base.errors import HostError
 from emupin.base.strictjson import Fields, kind, show
-from emupin.engine import host as machine
-from emupin.engine import interrupts
+from emupin.engine import interrupts, topology
 from emupin.engine.host import VERSION, Host, to_json
 from emupin.engine.situation import USES, Others
 
@@ -66,7 +65,7 @@ def take(root: str, recorded: str | None = None) -> Snapshot:
         "hostname": _first_line(f"{root}/proc/sys/kernel/hostname"),
         "kernel": _first_line(f"{root}/proc/sys/kernel/osrelease"),
     }
-    return Snapshot(interrupts.add(root, machine.read(root)), {key: text for key, text in remarks.items() if text})
+    return Snapshot(interrupts.add(root, topology.read(root)), {key: text for key, text in remarks.items() if text})
 
 
 def _first_line(path: str) -> str | None:

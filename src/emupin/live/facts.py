@@ -10,8 +10,7 @@ from emupin.base import cpuset
 from emupin.base.errors import EmupinError
 from emupin.base.files import LIBVIRT_RUN, root_from_environment
 from emupin.base.frozen import Frozen
-from emupin.engine import host as machine
-from emupin.engine import interrupts
+from emupin.engine import interrupts, topology
 from emupin.engine.situation import USES, Others
 from emupin.node.claims import Ledger
 
@@ -85,7 +84,7 @@ def read_facts(choice: str | None, policy: Policy) -> Facts:
 
 def of_machine(root: str, policy: Policy) -> Facts:
     """The facts of the machine below `root`. Who may not look at its guests decides without them, and is told so."""
-    host = interrupts.add(root, machine.read(root))
+    host = interrupts.add(root, topology.read(root))
     if not os.path.isdir(root + LIBVIRT_RUN):
         return Facts(host)
     try:

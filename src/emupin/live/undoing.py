@@ -15,7 +15,7 @@ from emupin.base import cpuset
 from emupin.base.errors import EmupinError, HostError
 from emupin.base.files import DEFINITIONS
 from emupin.base.log import log
-from emupin.engine import host as machine
+from emupin.engine import topology
 from emupin.guest import domainxml
 from emupin.guest.threads import check_process
 from emupin.live.alignment import is_running, live_xml, read_file
@@ -94,7 +94,7 @@ def _put_back(root: str, kind: str, guest: Domain, status: Status | None, pins: 
     uuid = guest.uuid or ""
     wanted = {key: None if before is None else cpuset.parse(before) for key, before in pins.items()}
     if status:  # A running guest's pin cannot be taken out: its threads get what they would have without one.
-        host = machine.read(root)
+        host = topology.read(root)
         free = guest.unpinned or host.balanced(host.within(guest.partition))
         wanted = {key: cpus or free for key, cpus in wanted.items()}
         emulator = wanted.get(former.EMULATOR)

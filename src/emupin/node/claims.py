@@ -153,20 +153,26 @@ class Ledger(Book):
         if claim and claim.is_leaving(recorded) and seen != UNKNOWN:
             return True
         astray = 0 if floats or seen == UNKNOWN else seen & ~(recorded | (claim.cpus | claim.vhost if claim else 0))
-        return astray != 0 and runningguests.main_thread(self.root, pid) != seen
+        if not astray:
+            return False
+        from emupin.node import guestthreads
+
+        return guestthreads.main_thread(self.root, pid) != seen
 
     def finds_strangers(self, uuid: str | None, cpus: Cpus) -> bool:
         """Whether threads of guests other than `uuid` are on some of `cpus` after all; `others` knows of them then.
 
         Before a guest gets a CPU alone every other one is asked: who moves threads by hand leaves no trace elsewhere.
         """
+        from emupin.node import guestthreads
+
         mask, where, found = to_mask(cpus), self._emulators(uuid), False
         everywhere = to_mask(self.host.balanced(self.host.online)) if self.host else -1
         for name, (owner, _, pid, vcpus, iothreads, _, seen, floats) in list(self.records.items()):
             if owner == uuid or seen == UNKNOWN or name in self._looked_at:
                 continue
             elsewhere = mask & ~(where[owner] | iothreads)
-            for allowed in runningguests.of_process(self.root, pid) - {*vcpus, seen if floats else 0}:
+            for allowed in guestthreads.of_process(self.root, pid) - {*vcpus, seen if floats else 0}:
                 if allowed & elsewhere and everywhere & ~allowed:
                     self._look_at(name)
                     found = True
