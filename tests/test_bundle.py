@@ -64,7 +64,7 @@ def test_a_usual_call_leaves_it_alone_and_needs_no_module_of_the_library(host: H
     assert migrate(host) == REWRITTEN
     assert (host.root / FILE).stat().st_mtime_ns == written
     looked_for = {path.name.partition(".")[0] for path in library(host, "").rglob("*.pyc")}
-    assert looked_for == {"__init__", "bundle"}, "Python compiles what it looks for"
+    assert looked_for == {"bundle"}, "Python compiles what it looks for"
 
 
 @pytest.mark.parametrize("calls", [1, 2, 3])
@@ -76,6 +76,16 @@ def test_a_module_that_has_changed_counts_at_once_and_stays(host: Host, calls: i
     for _ in range(4):
         assert migrate(host) == "changed"
     assert "emupin.guest.splice" in {*modules(host)[0], *modules(host)[1]}
+
+
+@pytest.mark.parametrize("package", [".", "base", "guest"])
+def test_a_package_that_has_changed_keeps_no_module_from_being_found(host: Host, package: str) -> None:
+    """A file that is copied, or gets another mode, is another one, whatever is in it."""
+    for _ in range(2):
+        migrate(host)
+    library(host, f"{package}/__init__.py").chmod(0o600)
+    assert [migrate(host) for _ in range(3)] == [REWRITTEN] * 3
+    assert "emupin.base.cpuset" in modules(host)[0]
 
 
 def test_a_module_that_is_gone_is_not_taken_from_the_file(host: Host) -> None:

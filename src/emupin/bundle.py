@@ -33,6 +33,7 @@ else:
     Module = type(sys)
 
 PLACE = "/run/emupin/modules-"
+PACKAGE = "emupin"
 SELDOM = "emupin.grammar"
 """Loaded for a changed policy alone: it would be in the way of all other calls."""
 
@@ -51,16 +52,16 @@ class Bundle:
         self.loaded: dict[str, Kept] = {}
 
     def load_usual(self) -> None:
-        """Load what every call needs."""
+        """Load what every call needs, but for what is in a package that has changed: Python looks for that."""
         for name, kept in self.usual.items():
-            if name not in sys.modules and _is_unchanged(kept):
+            package, _, last = name.rpartition(".")
+            if name not in sys.modules and (not package or package in sys.modules) and _is_unchanged(kept):
                 spec = self._spec(name, kept)
                 module = sys.modules[name] = Module(name)
                 module.__spec__, module.__loader__, module.__package__ = spec, self, spec.parent  # type: ignore[assignment]
                 if spec.submodule_search_locations is not None:
                     module.__path__ = spec.submodule_search_locations
                 self.exec_module(module)
-                package, _, last = name.rpartition(".")
                 if package:
                     setattr(sys.modules[package], last, module)
 
@@ -80,7 +81,10 @@ class Bundle:
         exec(code, module.__dict__)
 
     def keep(self) -> None:
-        """Leave the modules that Python had to look for to later calls. Raises OSError."""
+        """Leave the modules that Python had to look for to later calls; the next says anew what is usual.
+
+        Raises OSError.
+        """
         found = [module.__spec__ for name, module in sys.modules.items() if _is_ours(name) and name not in self.loaded]
         if not found and self.usual:
             return
@@ -88,10 +92,8 @@ class Bundle:
 
         from emupin.base.files import make_private_folder, replace_file
 
-        usual = {name: kept for name, kept in self.usual.items() if name in self.loaded}
-        others = {**self.others, **{spec.name: _entry(spec) for spec in found if spec}}
-        if not found:
-            usual = {name: others.pop(name) for name in sys.modules if name in self.loaded}
+        others = {**self.usual, **self.others, **{spec.name: _entry(spec) for spec in found if spec}}
+        usual = {} if found else {name: others.pop(name) for name in sys.modules if name in self.loaded}
         make_private_folder(os.path.dirname(self.path))
         replace_file(self.path, marshal.dumps((FORMAT, usual, others)), durable=False)
 
@@ -126,7 +128,9 @@ def keep() -> None:
 
 def _is_ours(name: str) -> bool:
     """Whether the file is to have the module."""
-    return name == "__future__" or (name.startswith("emupin.") and name != __name__ and not name.startswith(SELDOM))
+    return name == "__future__" or (
+        name.partition(".")[0] == PACKAGE and name != __name__ and not name.startswith(SELDOM)
+    )
 
 
 def _is_unchanged(kept: "Kept") -> bool:
