@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 
 from checkout import CHECKOUT
 from selinuxmodule import MODULE, TYPES
@@ -18,8 +19,8 @@ NOWHERE = "http://127.0.0.1:9/"
 
 def test_the_tests_pass_with_nothing_but_what_they_install(root: Root) -> None:
     said = root.must_run("tests/run.sh", *(() if root.suite in WHOLE else FAST))
-    assert " passed" in said
-    assert " failed" not in said
+    assert re.search(r"\d passed", said)
+    assert not re.search(r"\d (failed|error)", said)  # A package may complain: "reload" failed.
 
 
 def test_without_a_package_index_the_distributions_pytest_serves(bookworm: Root) -> None:
