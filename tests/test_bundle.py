@@ -5,22 +5,29 @@ from __future__ import annotations
 import marshal
 import shutil
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from hosts import PROJECT, Host, domain_xml
 from test_hook import changed_hook
+
+from emupin.bundle import loader, writer
+
+if TYPE_CHECKING:
+    from emupin.bundle.loader import Kept
 
 FILE = "run/emupin/modules-migrate"
 REWRITTEN = domain_xml(emulatorpin="2")
 
 
 @pytest.fixture
-def host(tmp_path: Path) -> Host:
+def host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Host:
     """A host whose hook has a library of its own."""
     host = Host(tmp_path / "root")
     host.set_policy()
     shutil.copytree(PROJECT / "src/emupin", tmp_path / "lib/emupin", ignore=shutil.ignore_patterns("__pycache__"))
     host.hook = changed_hook(tmp_path, "lib=", f"lib={tmp_path / 'lib'}")
+    monkeypatch.setattr(loader, "FORMAT", (loader.FORMAT[0], str(tmp_path / "lib/emupin/bundle/loader.py")))
     return host
 
 
@@ -33,8 +40,14 @@ def migrate(host: Host) -> str:
 
 def modules(host: Host) -> tuple[list[str], list[str]]:
     """The usual ones and the others."""
-    _, usual, others = marshal.loads((host.root / FILE).read_bytes())
+    usual, others = unpacked(host)
     return list(usual), list(others)
+
+
+def unpacked(host: Host) -> tuple[dict[str, Kept], dict[str, Kept]]:
+    """Those, with what is kept of them."""
+    usual, packed = loader._read(str(host.root / FILE))
+    return usual, marshal.loads(packed)
 
 
 def library(host: Host, module: str) -> Path:
@@ -64,7 +77,7 @@ def test_a_usual_call_leaves_it_alone_and_needs_no_module_of_the_library(host: H
     assert migrate(host) == REWRITTEN
     assert (host.root / FILE).stat().st_mtime_ns == written
     looked_for = {path.name.partition(".")[0] for path in library(host, "").rglob("*.pyc")}
-    assert looked_for == {"bundle"}, "Python compiles what it looks for"
+    assert looked_for == {"loader"}, "Python compiles what it looks for"
 
 
 @pytest.mark.parametrize("calls", [1, 2, 3])
@@ -111,23 +124,32 @@ def test_what_others_could_have_written_is_never_run(host: Host, place: str) -> 
 
 def poison(host: Host) -> bytes:
     """Put other code for a module into the file; what the file has then."""
-    written_by, usual, others = marshal.loads((host.root / FILE).read_bytes())
+    usual, others = unpacked(host)
     source, package, stamp, _ = usual["emupin.guest.splice"]
     code = compile(
         "def edits(*_): return [1]\ndef cputune_diff(*_): return []\ndef apply(*_): return b'poison'", "", "exec"
     )
     usual["emupin.guest.splice"] = source, package, stamp, code
-    poisoned = marshal.dumps((written_by, usual, others))
-    (host.root / FILE).write_bytes(poisoned)
-    return poisoned
+    writer.write(str(host.root / FILE), usual, others)
+    return (host.root / FILE).read_bytes()
 
 
 @pytest.mark.parametrize("content", [b"", b"torn", marshal.dumps(3), marshal.dumps(((0, "other"), {}, {}))])
-def test_a_file_that_is_torn_or_anothers_is_replaced(host: Host, content: bytes) -> None:
+def test_a_file_that_is_anothers_is_replaced(host: Host, content: bytes) -> None:
     migrate(host)
     (host.root / FILE).write_bytes(content)
     assert migrate(host) == REWRITTEN
     assert "emupin.hook" in {*modules(host)[0], *modules(host)[1]}
+
+
+@pytest.mark.parametrize("rest", [0.0001, 0.001, 0.1, 0.5, 0.999999])
+def test_a_file_that_is_torn_anywhere_is_replaced(host: Host, rest: float) -> None:
+    for _ in range(2):
+        migrate(host)
+    data = (host.root / FILE).read_bytes()
+    (host.root / FILE).write_bytes(data[: int(len(data) * rest)])
+    assert migrate(host) == REWRITTEN
+    assert (host.root / FILE).stat().st_size > len(data) / 2
 
 
 def test_a_file_that_cannot_be_written_costs_nothing_but_time(host: Host) -> None:

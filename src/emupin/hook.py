@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import sys
 
-from emupin import bundle
 from emupin.base import cpuset, files, limit
 from emupin.base.errors import EmupinError, HostError
 from emupin.base.log import log
 from emupin.base.system import os
 from emupin.base.text import printable
+from emupin.bundle import loader
 from emupin.trail import entries, writer
 
 TYPE_CHECKING = False
@@ -65,7 +65,7 @@ class Call:
 def main() -> NoReturn:
     """Serve the call that `sys.argv` and stdin describe, and end at once: to take the interpreter down costs time."""
     status = run(sys.argv[1:4])
-    bundle.keep()
+    loader.keep()
     os._exit(status)
 
 

@@ -18,7 +18,7 @@ from emupin.base import cpuset, files
 from emupin.base.errors import BusyError, EmupinError
 from emupin.base.frozen import Frozen
 from emupin.base.log import log
-from emupin.bundle import stamp
+from emupin.bundle.loader import stamp
 from emupin.node import store
 from emupin.order import LOCK_AT, ORDERS, Order, command, try_lock
 from emupin.recording import record_audited, report

@@ -63,5 +63,5 @@ else:
             return getattr(os, name)
 
     os = _System("os")
-    os.__dict__.update((name, value) for name, value in posix.__dict__.items() if name[:2] != "__")
+    os.__dict__.update(posix.__dict__)
     os.__dict__["environ"] = {os.fsdecode(name): os.fsdecode(value) for name, value in posix.environ.items()}

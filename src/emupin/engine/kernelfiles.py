@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import errno
-
 from emupin.base import cpuset
 from emupin.base.errors import HostError
 from emupin.base.system import os
@@ -24,7 +22,9 @@ SMT = f"{CPU}/smt/active"
 NODE = "/sys/devices/system/node"
 NODES = f"{NODE}/online"
 
-GONE = frozenset((errno.ENOENT, errno.ENODEV, errno.ENXIO))
+ENOENT, ENXIO, ENODEV = 2, 6, 19
+"""The same wherever Linux runs; to import `errno` takes as long as two of these modules."""
+GONE = frozenset((ENOENT, ENXIO, ENODEV))
 """How a file says that it is not there, or that its CPU went offline meanwhile."""
 
 NONE = frozenset(("", "(null)"))

@@ -1,9 +1,9 @@
-"""The hook's modules from one file: to find and open forty of them would cost a third of what a call may.
+"""Loads the hook's modules from one file: to find and open forty of them would cost a third of what a call may.
 
 The files, `run/emupin/modules-OPERATION`, are a cache like the compiled policy beside them, each with just what its
-operation needs. A call that had to look for modules in the library leaves their code there for later ones. Code counts
-only as long as its source is the very same file and unchanged, which one `stat` tells; anything else is looked for
-where Python looks.
+operation needs. A call that had to look for modules in the library leaves their code there for later ones (`writer`).
+Code counts only as long as its source is the very same file and unchanged, which one `stat` tells; anything else is
+looked for where Python looks.
 
 Python's own machinery takes as long to import a module as the module takes. So what a usual call needs is loaded ahead
 of it, module by module, in the order in which an earlier call was done with them: each finds loaded what it imports. A
@@ -34,8 +34,8 @@ else:
 
 PLACE = "/run/emupin/modules-"
 PACKAGE = "emupin"
-SELDOM = "emupin.grammar"
-"""Loaded for a changed policy alone: it would be in the way of all other calls."""
+SELDOM = ("emupin.grammar", "emupin.bundle.writer")
+"""Loaded for a changed policy or library alone: they would be in the way of all other calls."""
 
 FORMAT = (sys.hexversion, __file__)
 """What a file must have been written by: byte code follows the interpreter."""
@@ -48,8 +48,16 @@ class Bundle:
 
     def __init__(self, root: str, operation: str) -> None:
         self.path = root + PLACE + operation
-        self.usual, self.others = _read(self.path)
+        self.usual, self._rest = _read(self.path)
+        self._others: dict[str, Kept] | None = None
         self.loaded: dict[str, Kept] = {}
+
+    @property
+    def others(self) -> "dict[str, Kept]":
+        """What is not usual, unpacked once somebody asks for it."""
+        if self._others is None:
+            self._others = marshal.loads(self._rest)
+        return self._others
 
     def load_usual(self) -> None:
         """Load what every call needs, but for what is in a package that has changed: Python looks for that."""
@@ -67,7 +75,7 @@ class Bundle:
 
     def find_spec(self, name: str, _path: object = None, _target: object = None) -> "ModuleSpec | None":
         """None where the module as it is now is not in the file."""
-        kept = self.others.get(name)
+        kept = self.others.get(name) if _is_ours(name) else None
         return self._spec(name, kept) if kept and _is_unchanged(kept) else None
 
     def create_module(self, _spec: "ModuleSpec") -> None:
@@ -83,19 +91,16 @@ class Bundle:
     def keep(self) -> None:
         """Leave the modules that Python had to look for to later calls; the next says anew what is usual.
 
-        Raises OSError.
+        Raises OSError, and SyntaxError for a library that is being changed.
         """
         found = [module.__spec__ for name, module in sys.modules.items() if _is_ours(name) and name not in self.loaded]
         if not found and self.usual:
             return
-        import os
+        from emupin.bundle import writer
 
-        from emupin.base.files import make_private_folder, replace_file
-
-        others = {**self.usual, **self.others, **{spec.name: _entry(spec) for spec in found if spec}}
+        others = {**self.usual, **self.others, **{spec.name: writer.entry(spec) for spec in found if spec}}
         usual = {} if found else {name: others.pop(name) for name in sys.modules if name in self.loaded}
-        make_private_folder(os.path.dirname(self.path))
-        replace_file(self.path, marshal.dumps((FORMAT, usual, others)), durable=False)
+        writer.write(self.path, usual, others)
 
     def _spec(self, name: str, kept: "Kept") -> "ModuleSpec":
         source, is_package, _, _ = kept
@@ -122,7 +127,7 @@ def keep() -> None:
     try:
         if _bundle:
             _bundle.keep()
-    except OSError:
+    except (OSError, MemoryError, ImportError, SyntaxError):  # The library may be replaced, or go, meanwhile.
         return
 
 
@@ -138,15 +143,6 @@ def _is_unchanged(kept: "Kept") -> bool:
     return bool(then) and stamp(source) == then
 
 
-def _entry(spec: "ModuleSpec") -> "Kept":
-    """The module without docstrings, a tenth of its code, which nobody reads here. Raises OSError."""
-    source = spec.origin or ""
-    now = stamp(source)
-    text = spec.loader.get_data(source)  # type: ignore[union-attr]
-    code = compile(text, source, "exec", dont_inherit=True, optimize=2)
-    return source, spec.submodule_search_locations is not None, now, code
-
-
 def stamp(path: str) -> "Stamp":
     """What changes whenever a file does, `st_ctime` even where its times were set; empty where there is none."""
     try:
@@ -156,18 +152,26 @@ def stamp(path: str) -> "Stamp":
     return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns
 
 
-def _read(path: str) -> "tuple[dict[str, Kept], dict[str, Kept]]":
-    """What a usual call needs, and the rest.
+def _read(path: str) -> "tuple[dict[str, Kept], bytes]":
+    """What a usual call needs, and the rest, packed.
 
-    Nothing where the file is missing, torn, another interpreter's, or others could have written it.
+    Nothing where the file is missing, torn, another interpreter's, or others could have written it. It is read in
+    pieces: the memory of one serves the next, and new memory is what takes the time.
     """
+    nothing = marshal.dumps({})
+    usual: dict[str, Kept] = {}
     try:
         for place in (path.rpartition("/")[0], path):
             status = stat(place)
             if status.st_uid not in (0, geteuid()) or status.st_mode & WRITABLE_BY_OTHERS:
-                return {}, {}
+                return {}, nothing
         with open(path, "rb", buffering=0) as file:
-            written_by, usual, others = marshal.loads(file.read() or b"")
+            written_by, sizes, rest = marshal.loads(file.read(int(file.read(8))))
+            if written_by != FORMAT:
+                return {}, nothing
+            for size in sizes:
+                usual.update(marshal.loads(file.read(size)))
+            packed = file.read(rest)
     except (OSError, EOFError, ValueError, TypeError):
-        return {}, {}
-    return (usual, others) if written_by == FORMAT else ({}, {})
+        return {}, nothing
+    return (usual, packed) if len(packed) == rest else ({}, nothing)
