@@ -44,6 +44,8 @@ def check(program: str, *arguments: str) -> None:
 
 @pytest.mark.parametrize("name", COMMANDS)
 def test_linter_is_content(name: str) -> None:
+    if name == "mypy" and sys.version_info < (3, 10):
+        pytest.skip("mypy takes the syntax of the Python that runs it, and this one has no X | Y for types yet")
     check(*COMMANDS[name])
 
 

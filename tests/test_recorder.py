@@ -400,6 +400,13 @@ def wait_for(path: Path) -> str:
     return path.read_text()
 
 
+def end(fake_python: Path) -> None:
+    """Let the process end that has said what it is, the leader of its session. Other tests may have left children."""
+    leader = int(fake_python.read_text().splitlines()[-1])
+    fake_python.unlink()
+    os.waitpid(leader, 0)
+
+
 def test_the_process_holds_nothing_of_the_hook(tmp_path: Path, fake_python: Path) -> None:
     """libvirt waits for end-of-file on the hook's output: what stays behind must not hold it."""
     with (tmp_path / "held").open("w"):
@@ -409,8 +416,7 @@ def test_the_process_holds_nothing_of_the_hook(tmp_path: Path, fake_python: Path
     assert not [line for line in text.splitlines() if " 0 ->" in line or " 2 ->" in line if "/dev/null" not in line]
     assert "held" not in text
     assert int(text.splitlines()[-1]) != os.getsid(0), "a session of its own"
-    fake_python.unlink()
-    os.wait()
+    end(fake_python)
 
 
 def test_of_many_hooks_at_once_one_starts_a_process(tmp_path: Path, fake_python: Path) -> None:
@@ -421,12 +427,10 @@ def test_of_many_hooks_at_once_one_starts_a_process(tmp_path: Path, fake_python:
         list(pool.map(leave, range(50)))
     assert wait_for(fake_python).count("total") == 1
     assert len(os.listdir(tmp_path / "run/emupin/orders")) == 50
-    fake_python.unlink()
-    os.wait()
+    end(fake_python)
     leave(50)
     assert wait_for(fake_python).count("total") == 2, "with its end the lock is free"
-    fake_python.unlink()
-    os.wait()
+    end(fake_python)
 
 
 @pytest.mark.parametrize("place", ["run/emupin", "run/emupin/orders", "run/emupin/recorder"])
@@ -436,8 +440,7 @@ def test_where_no_order_can_be_left_a_process_gets_it_itself(tmp_path: Path, fak
     (tmp_path / place).symlink_to("/no/such")
     orders.place(str(tmp_path), order())
     assert f'"uuid": "{UUID}"' in wait_for(fake_python)
-    fake_python.unlink()
-    os.wait()
+    end(fake_python)
 
 
 def test_a_process_with_an_order_of_its_own_asks_until_it_is_done_with_a_faked_libvirt(

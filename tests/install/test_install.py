@@ -178,8 +178,8 @@ def test_hook_knows_its_library(pristine: Path) -> None:
     assert [line for line in lines if line.startswith("lib=")] == ["lib='/usr/local/lib/emupin'"]
 
 
-def test_command_runs_from_there(pristine: Path) -> None:
-    done = subprocess.run([pristine / "usr/local/bin/emupin", "--version"], capture_output=True, text=True, check=False)
+def test_command_runs_from_there(root: Path) -> None:
+    done = subprocess.run([root / "usr/local/bin/emupin", "--version"], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert done.stdout == f"emupin {__version__} (build {build()})\n"
 

@@ -10,7 +10,9 @@ from selinuxmodule import MODULE, TYPES
 
 from .conftest import CLONE, Root
 
-FAST = ("tests", *(f"--ignore=tests/{name}" for name in ("real", "microvm", "host", "pristine")), "-q")
+APART = ("install", "real", "microvm", "host", "pristine")
+FAST = ("tests", "-q", "--numprocesses=auto", "--dist=loadfile", *(f"--ignore=tests/{name}" for name in APART))
+"""The first of the suites that `tests/run.sh` runs."""
 WHOLE = ("bookworm", "trixie")
 """Where the tests with a real libvirt run, too."""
 POLICY = {"version": 1, "rules": [{"name": "all", "match": {}, "placement": "vcpu:0"}]}
