@@ -2,7 +2,7 @@
 
 That cgroup is called a partition: a domain XML names one in `<resource>`, else it is `/machine`. With systemd's
 machined it is a slice, else a plain cgroup. One that is not there yet gets what is above it, less what systemd's unit
-files take from a slice. Sources: virSystemdMakeSliceName and virCgroupSetPartitionSuffix of libvirt, systemd.unit(5).
+files take from a slice. Sources: virSystemdMakeSliceName and virCgroupSetPartitionSuffix of libvirt.
 """
 
 from __future__ import annotations

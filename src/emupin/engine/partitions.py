@@ -42,7 +42,7 @@ def _partitions_of_folders(folder: str, above: str) -> Iterator[str]:
 
 
 def _partition_of(name: str) -> str:
-    """The partition that a slice is: the inverse of `confinement.slices`."""
+    """The partition that a slice is: the inverse of `_slices` in `confinement`."""
     first, *rest = name.removesuffix(".slice").replace("-", "/").split("\\x")
     data = os.fsencode(first) + b"".join(bytes.fromhex(each[:2]) + os.fsencode(each[2:]) for each in rest)
     return "/" + os.fsdecode(data)
