@@ -11,6 +11,7 @@ import pytest
 from .campaign import Campaign, build_shim, mixed
 
 SOME = 100
+READING = "migrate", "sh", "read"
 
 
 @pytest.fixture
@@ -30,3 +31,10 @@ def test_no_failing_call_costs_libvirt_its_answer(campaign: Campaign) -> None:
     shutil.rmtree(campaign.host.root / "var/log/emupin")
     assert campaign.call("migrate", {})[0] == 0
     assert [entry["outcome"] for entry in campaign.host.audit()][-1] == "rewritten"
+
+
+def test_the_shell_prints_no_document_that_it_could_not_read_to_its_end(campaign: Campaign) -> None:
+    """A read that fails ends the document for the shell, and only some of its reads come after the first bytes."""
+    faults = [each for each in campaign.faults() if (each.operation, each.program, each.function) == READING]
+    assert len(faults) > 50, "this test can fail"
+    assert [complaint for fault in faults if (complaint := campaign.complaint(fault))] == []

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from emupin.base import cpuset
 from emupin.base.errors import HostError
+from emupin.base.files import read_bytes
 from emupin.base.system import os
 
 TYPE_CHECKING = False
@@ -98,8 +99,7 @@ def _suffixed(part: str) -> str:
 def _listed(path: str) -> Cpus | None:
     """The CPUs in a kernel's file; None where it is not there, or has none, and what is above counts."""
     try:
-        with open(path, "rb", buffering=0) as file:
-            return cpuset.parse_kernel(os.fsdecode(file.read()).strip()) or None
+        return cpuset.parse_kernel(os.fsdecode(read_bytes(path)).strip()) or None
     except (FileNotFoundError, NotADirectoryError):
         return None
     except OSError as error:
