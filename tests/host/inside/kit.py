@@ -112,9 +112,10 @@ def journal(*argv: str) -> list[str]:
 
 
 def audit(name: str) -> list[tuple[str, str]]:
-    """Operation and outcome of the guest's entries."""
+    """Operation and outcome of the guest's entries; what is being written is no line yet."""
     trail = Path("/var/log/emupin/audit.jsonl")
-    entries = [json.loads(line) for line in trail.read_text().splitlines()] if trail.exists() else []
+    lines = trail.read_text().splitlines(keepends=True) if trail.exists() else []
+    entries = [json.loads(line) for line in lines if line.endswith("\n")]
     return [(entry["op"], entry["outcome"]) for entry in entries if entry.get("name") == name]
 
 
