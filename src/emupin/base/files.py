@@ -43,7 +43,7 @@ def policy_path(root: str) -> str | None:
 
 
 def read_bytes(path: str, limit: int = sys.maxsize) -> bytes:
-    """All bytes of a file, at most `limit`, in half the time that a file object takes. Raises OSError."""
+    """All bytes of a file, at most `limit`. Raises OSError."""
     descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
         return read_stream(descriptor, limit)
@@ -51,7 +51,7 @@ def read_bytes(path: str, limit: int = sys.maxsize) -> bytes:
         os.close(descriptor)
 
 
-def read_stream(descriptor: int, limit: int = sys.maxsize) -> bytes:
+def read_stream(descriptor: int, limit: int) -> bytes:
     """All that comes, at most `limit` bytes; the kernel gives a long list a page at a time. Raises OSError."""
     pieces, left = [], limit
     while left > 0 and (piece := os.read(descriptor, min(left, 1 << 16))):
