@@ -346,7 +346,7 @@ def test_a_new_policy_under_a_pretended_python3_minimal(host: Host) -> None:
     """It has neither json nor difflib, which only reading a policy needs: what was compiled before stays in force."""
     code = (
         f"import sys; sys.path.insert(0, {str(PROJECT / 'src')!r}); sys.modules.update(json=None, difflib=None)\n"
-        "import emupin.hook as hook; sys.exit(hook.run(sys.argv[1:4]))"
+        "import emupin.hook as hook; sys.exit(hook.run(hook.Call(*sys.argv[1:4])))"
     )
     host.call("migrate", domain_xml())
     host.set_policy(POLICY.replace("vcpu:0", "cpus:9"))
@@ -363,7 +363,8 @@ def test_a_new_policy_under_a_pretended_python3_minimal(host: Host) -> None:
 def test_the_hook_imports_only_what_is_cheap(host: Host) -> None:
     code = (
         f"import sys; sys.path.insert(0, {str(PROJECT / 'src')!r}); import emupin.hook as hook\n"
-        "status = hook.run(sys.argv[1:4]); print(*sorted(sys.modules), sep='\\n', file=sys.stderr); sys.exit(status)"
+        "status = hook.run(hook.Call(*sys.argv[1:4]))\n"
+        "print(*sorted(sys.modules), sep='\\n', file=sys.stderr); sys.exit(status)"
     )
     host.call("prepare", domain_xml())
     done = subprocess.run(

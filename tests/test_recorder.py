@@ -23,7 +23,7 @@ from hosts import Host as HookHost
 
 from emupin import order as orders
 from emupin import recorder, recording
-from emupin.base.errors import BusyError, HostError, RecordError
+from emupin.base.errors import BusyError, RecordError
 from emupin.node import former
 from emupin.node.claims import Ledger
 from emupin.order import Order
@@ -130,10 +130,8 @@ def record(root: Path, order: Order) -> dict[str, recording.Recorded]:
 
 def serve(root: Path, *ordered: Order) -> list[str]:
     """Have a recording process carry out what is `ordered`; the outcomes in the trail."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(orders, "try_lock", lambda _root: None)
-        for one in ordered:
-            orders.place(str(root), one)
+    for one in ordered:
+        orders.leave(str(root), "nfv-1", one)
     recorder.serve(str(root))
     assert os.listdir(root / "run/emupin/orders") == []
     return [str(entry["outcome"]) for entry in HookHost(root).audit()]
@@ -303,11 +301,10 @@ def test_an_order_that_comes_while_its_guest_is_busy_takes_the_place_of_the_othe
     guest: FakeDomain, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     guest.states = [(PAUSED, MIGRATION)]
-    monkeypatch.setattr(orders, "try_lock", lambda _root: None)
 
     def come(_seconds: float) -> None:
         if guest.states == [(PAUSED, MIGRATION)]:
-            orders.place(str(tmp_path), order().replace(cpus=frozenset({3})))
+            orders.leave(str(tmp_path), "nfv-1", order().replace(cpus=frozenset({3})))
         guest.states = [(RUNNING, 0)]
 
     monkeypatch.setattr(time, "sleep", come)
@@ -336,10 +333,7 @@ def test_after_an_upgrade_the_new_version_goes_on_with_a_faked_libvirt(
 def test_what_a_process_left_that_was_killed_is_carried_out_with_a_faked_libvirt(
     guest: FakeDomain, tmp_path: Path, newer: bool
 ) -> None:
-    monkeypatch = pytest.MonkeyPatch()
-    monkeypatch.setattr(orders, "try_lock", lambda _root: None)
-    orders.place(str(tmp_path), order())
-    monkeypatch.undo()
+    orders.leave(str(tmp_path), "nfv-1", order())
     folder = tmp_path / "run/emupin/orders"
     (folder / UUID).rename(folder / f".{UUID}")
     assert serve(tmp_path, *([order().replace(cpus=frozenset({3}))] if newer else [])) == ["recorded"]
@@ -363,9 +357,7 @@ def test_an_order_that_cannot_be_read_keeps_no_other_from_being_carried_out_with
 def test_without_libvirt_python_one_line_says_what_to_install(tmp_path: Path) -> None:
     """And the process ends."""
     code = f"import sys; sys.path.insert(0, {str(PROJECT / 'src')!r}); from emupin.recorder import main; main()"
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(orders, "try_lock", lambda _root: None)
-        orders.place(str(tmp_path), order())
+    orders.leave(str(tmp_path), "nfv-1", order())
     with (tmp_path / "lock").open("w") as lock:
         done = subprocess.run(
             [python(), "-I", "-S", "-c", f"import os; os.dup2({lock.fileno()}, 3); {code}"],
@@ -379,7 +371,7 @@ def test_without_libvirt_python_one_line_says_what_to_install(tmp_path: Path) ->
 
 
 @pytest.fixture
-def fake_python(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def fake_python(tmp_path: Path) -> Path:
     """In place of the recording process: appends its open files and its session to a file, and ends when that goes."""
     seen = tmp_path / "seen"
     fake = tmp_path / "python"
@@ -388,8 +380,30 @@ def fake_python(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         f"while [ -e {seen} ]; do sleep 0.05; done\n"
     )
     fake.chmod(0o755)
-    monkeypatch.setattr(sys, "executable", str(fake))
     return seen
+
+
+LEAVE = """
+import os, sys
+sys.path.insert(0, sys.argv[1])
+from emupin import order
+root, uuid, before, sys.executable = sys.argv[2:]
+said = os.dup2(os.open(root + "/said.new", os.O_WRONLY | os.O_CREAT), 300)
+def log(_root, line, trouble):
+    os.write(said, line.encode())
+    os.link(root + "/said.new", root + "/said")
+order.log = log
+last_act = order.leave(root, "nfv-1", order.Order(uuid, "7", frozenset({2}), True, False, "nfv", "vcpu:0", "digest"))
+exec(before)
+last_act()
+os._exit(0)
+"""
+
+
+def leave(root: Path, uuid: str = UUID, before: str = "", executable: str = "", held: int = 1) -> None:
+    """As the hook does, in a process that ends: leave an order, and start `root`'s fake_python to carry it out."""
+    arguments = [str(PROJECT / "src"), str(root), uuid, before, executable or f"{root}/python"]
+    subprocess.run([python(), "-I", "-S", "-c", LEAVE, *arguments], check=True, timeout=60, pass_fds=(held,))
 
 
 def wait_for(path: Path) -> str:
@@ -401,16 +415,19 @@ def wait_for(path: Path) -> str:
 
 
 def end(fake_python: Path) -> None:
-    """Let the process end that has said what it is, the leader of its session. Other tests may have left children."""
-    leader = int(fake_python.read_text().splitlines()[-1])
+    """Let the process end that has said what it is, the leader of its session."""
+    process = Path("/proc", fake_python.read_text().splitlines()[-1].strip())
     fake_python.unlink()
-    os.waitpid(leader, 0)
+    deadline = time.monotonic() + 10
+    while process.exists() and "(zombie)" not in (process / "status").read_text():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
 
 
 def test_the_process_holds_nothing_of_the_hook(tmp_path: Path, fake_python: Path) -> None:
     """libvirt waits for end-of-file on the hook's output: what stays behind must not hold it."""
-    with (tmp_path / "held").open("w"):
-        orders.place(str(tmp_path), order())
+    with (tmp_path / "held").open("w") as held:
+        leave(tmp_path, held=held.fileno())
     text = wait_for(fake_python)
     assert text.count("/dev/null") >= 2, "stdin and stderr; stdout is this file"
     assert not [line for line in text.splitlines() if " 0 ->" in line or " 2 ->" in line if "/dev/null" not in line]
@@ -420,15 +437,15 @@ def test_the_process_holds_nothing_of_the_hook(tmp_path: Path, fake_python: Path
 
 
 def test_of_many_hooks_at_once_one_starts_a_process(tmp_path: Path, fake_python: Path) -> None:
-    def leave(number: int) -> None:
-        orders.place(str(tmp_path), order(f"00000000-0000-0000-0000-{number:012}"))
+    def number(count: int) -> None:
+        leave(tmp_path, f"00000000-0000-0000-0000-{count:012}")
 
     with ThreadPoolExecutor(20) as pool:
-        list(pool.map(leave, range(50)))
+        list(pool.map(number, range(50)))
     assert wait_for(fake_python).count("total") == 1
     assert len(os.listdir(tmp_path / "run/emupin/orders")) == 50
     end(fake_python)
-    leave(50)
+    number(50)
     assert wait_for(fake_python).count("total") == 2, "with its end the lock is free"
     end(fake_python)
 
@@ -438,7 +455,7 @@ def test_where_no_order_can_be_left_a_process_gets_it_itself(tmp_path: Path, fak
     """/run is full, or somebody has put something else in the way."""
     (tmp_path / place).parent.mkdir(parents=True, exist_ok=True)
     (tmp_path / place).symlink_to("/no/such")
-    orders.place(str(tmp_path), order())
+    leave(tmp_path)
     assert f'"uuid": "{UUID}"' in wait_for(fake_python)
     end(fake_python)
 
@@ -453,7 +470,17 @@ def test_a_process_with_an_order_of_its_own_asks_until_it_is_done_with_a_faked_l
     assert guest.pins[LIVE] == "2"
 
 
-def test_a_process_that_cannot_be_started_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(orders, "DELAYED", ("/no/such",))
-    with pytest.raises(HostError, match=r"cannot be started: No such file.*the pin was not recorded: `emupin apply`"):
-        orders.place(str(tmp_path), order())
+@pytest.mark.parametrize(
+    ("before", "executable", "reason"),
+    [
+        ("", "/no/such", "No such file or directory"),
+        ("os.fork = lambda: os.open('/dev/null/x', 0)", "", "Not a directory"),
+        ("import resource; resource.setrlimit(resource.RLIMIT_NOFILE, (4, 4))", "", "Too many open files"),
+    ],
+)
+def test_a_process_that_cannot_be_started_is_said(tmp_path: Path, before: str, executable: str, reason: str) -> None:
+    """And the order waits for the next one. What fork() would say is pretended."""
+    leave(tmp_path, before=before, executable=executable)
+    said = f"nfv-1: the recording process cannot be started: {reason}; the pin was not recorded: `emupin apply`"
+    assert wait_for(tmp_path / "said") == said
+    assert os.listdir(tmp_path / "run/emupin/orders") == [UUID]

@@ -20,7 +20,7 @@ from emupin.trail import entries, writer
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import signal as _signal
-    from collections.abc import Sequence
+    from collections.abc import Callable
     from types import TracebackType
     from typing import NoReturn
 
@@ -55,30 +55,35 @@ class Call:
     trail_fails = False
     """The audit trail could not be written: not tried again, for a lock would be waited for twice."""
 
-    def __init__(self, root: str, name: str, operation: str, shell: int, streams: Sequence[int]) -> None:
-        self.root, self.name, self.operation = root, name, operation
-        self.shell = shell
+    last_act: Callable[[], None] | None = None
+    """Has somebody carry out an order that was left."""
+    input, output, errors = 0, 1, 2
+
+    def __init__(self, shell: str, name: str, operation: str) -> None:
+        self.root, self.name, self.operation = files.root_from_environment(), name, operation
+        self.shell = int(shell)
         """The front-end's process id, which waits; 0 for none."""
-        self.input, self.output, self.errors = streams
 
 
 def main() -> NoReturn:
     """Serve the call that `sys.argv` and stdin describe, and end at once: to take the interpreter down costs time."""
-    status = run(sys.argv[1:4])
+    call = Call(*sys.argv[1:4])
+    status = run(call)
     loader.keep()
+    if call.last_act:
+        call.last_act()
     os._exit(status)
 
 
-def run(arguments: Sequence[str], streams: Sequence[int] = (0, 1, 2)) -> int:
-    """The exit status, for the front-end's process id, the guest's name and the operation."""
-    shell, name, operation = arguments
-    call = Call(files.root_from_environment(), name, operation, int(shell), streams)
+def run(call: Call) -> int:
+    """Serve `call`; the exit status."""
     sys.excepthook = lambda kind, error, trace: _report_bug(call, kind, error, trace)
     limit.begin(SECONDS)
     try:
         _print(call, serve(call))
     except EmupinError as error:
         return _trouble(call, str(error))
+    limit.end()
     return 0
 
 
@@ -161,7 +166,7 @@ def _release(call: Call, policy: Policy | None) -> None:
     if policy and guest.uuid and postponed.take(call.root, guest.uuid):
         from emupin import order
 
-        order.leave(call.root, call.name, order.correction(guest.uuid, policy.digest))
+        call.last_act = order.leave(call.root, call.name, order.correction(guest.uuid, policy.digest))
 
 
 def _read_stdin(call: Call) -> bytes:
@@ -182,13 +187,12 @@ def _read_stdin(call: Call) -> bytes:
 
 def _rewrite(call: Call, decision: Decision) -> bytes:
     """The rewritten XML; nothing where the pin is right already."""
-    if decision.plan.pin is None:
+    plan = decision.plan
+    if plan.pin is None:
         return _changed(call, decision, _impossible(call, decision))
     from emupin.guest.splice import edits
 
-    return _changed(
-        call, decision, edits(decision.data, decision.guest, decision.plan.pin, decision.plan.follow_iothreads)
-    )
+    return _changed(call, decision, edits(decision.data, decision.guest, plan.pin, plan.follow_iothreads))
 
 
 def _impossible(call: Call, decision: Decision) -> list[Edit]:
@@ -217,7 +221,7 @@ def _changed(call: Call, decision: Decision, changes: list[Edit]) -> bytes:
 
 def _enforce(call: Call, decision: Decision) -> bytes:
     """Put the live threads where they belong, then leave libvirt's definitions to a process of their own."""
-    cpus = decision.plan.cpus
+    plan, cpus = decision.plan, decision.plan.cpus
     if cpus is None:
         return b""
     from emupin import order
@@ -228,13 +232,13 @@ def _enforce(call: Call, decision: Decision) -> bytes:
     if decision.guest.uuid is None or status.domain.uuid != decision.guest.uuid:
         raise HostError(f"guest {call.name}", "libvirt's status file is another guest's", "is it being replaced?")
     check_process(call.root, status.pid, decision.guest.uuid)
-    done = enforce(call.root, status, cpus, os.sched_setaffinity, decision.plan.follow_iothreads, decision.plan.vhost)
+    done = enforce(call.root, status, cpus, os.sched_setaffinity, plan.follow_iothreads, plan.vhost)
     for each in done.left:
         log(call.root, f"{call.name}: {each}", trouble=True)
     if call.refuses:
         done.check(call.name, cpus)
-    if not order.is_recorded(call.root, decision.plan, decision.guest, status, decision.policy):
-        order.leave(call.root, call.name, order.order_for(decision.plan, status, decision.policy.digest))
+    if not order.is_recorded(call.root, plan, decision.guest, status, decision.policy):
+        call.last_act = order.leave(call.root, call.name, order.order_for(plan, status, decision.policy.digest))
     done.check(call.name, cpus)
     changes = done.groups or done.moved
     _audit(call, decision, "enforced" if changes else "unchanged", left=done.left)
@@ -277,8 +281,7 @@ def _report(call: Call, message: str) -> None:
     patience = limit.end()
     text = told.in_short(call.root, call.name, call.operation, message)
     log(call.root, f"{call.operation}: {text}", trouble=True)
-    outcome = "refused" if call.refuses else "failed"
-    entry = entries.failure(call.operation, outcome, call.name, call.decision, text)
+    entry = entries.failure(call.operation, "refused" if call.refuses else "failed", call.name, call.decision, text)
     if not call.trail_fails:
         try:
             writer.append(call.root, entry, patience=patience)

@@ -1,17 +1,19 @@
 """What is to be recorded in libvirt's own definitions, left to a process of its own.
 
 While a hook runs, libvirt holds the guest's job: a call on that guest from inside would wait for ever. So the hook
-leaves an order in `/run/emupin/orders`, a file for each guest, and sees to it that somebody carries it out: one
-recording process for the whole host, detached and on /dev/null, since libvirt waits for whoever holds the hook's
-output. It holds a lock for as long as it lives. A file outlives a process that is killed: the next one takes it.
+leaves an order in `/run/emupin/orders`, a file for each guest, and its last act is to see to it that somebody carries
+it out: one recording process for the whole host, detached and on /dev/null, since libvirt waits for whoever holds the
+hook's output. It holds a lock for as long as it lives. A file outlives a hook or a process that is killed: the next
+recording process takes it.
 """
 
 from __future__ import annotations
 
 import sys
+import time
 
 from emupin.base import cpuset
-from emupin.base.errors import DomainError, HostError
+from emupin.base.errors import DomainError
 from emupin.base.files import DEFINITIONS, RUN, make_private_folder, read_bytes, replace_file
 from emupin.base.frozen import Frozen
 from emupin.base.jsonline import encode
@@ -20,6 +22,9 @@ from emupin.base.system import os
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import NoReturn
+
     from emupin.engine.plan import Plan
     from emupin.guest.domain import Domain, Status
     from emupin.policy.values import Policy
@@ -30,10 +35,8 @@ LOCK_AT = 3
 the same moment one starts a process, long before that process could take a lock of its own.
 """
 
-DELAYED = ("/bin/sh", "-c", 'sleep 0.1; exec "$@"', "emupin")
-"""Ahead of a command that is to begin when the hook has ended: libvirt waits for the hook, and on a busy CPU the hook
-would wait for the start of a second Python, 3 ms of 17. A `sleep` that knows no fractions fails, and delays nothing.
-"""
+DELAY_SECONDS = 0.1
+"""Until a recording process begins: where CPUs are scarce, libvirt would wait for the start of a second Python."""
 
 SHUT_OFF = "-1"
 """libvirt's number of a guest that does not run."""
@@ -94,39 +97,72 @@ def is_recorded(root: str, plan: Plan, guest: Domain, status: Status, policy: Po
     return stored.replace(**same) == guest.replace(partition=guest.partition or DEFAULT) and plan.is_in(stored)
 
 
-def leave(root: str, name: str, order: Order) -> None:
-    """`place` an order for the guest `name`. Where that fails, it is said: a guest is stopped for no record."""
-    try:
-        place(root, order)
-    except HostError as error:
-        log(root, f"{name}: {error}", trouble=True)
+def leave(root: str, name: str, order: Order) -> Callable[[], None]:
+    """Leave `order` in its file, in place of an earlier one for the guest `name`, if /run is not full.
 
-
-def place(root: str, order: Order) -> None:
-    """Leave `order` to the recording process, in place of an earlier one for the guest, and start one where none runs.
-
-    Where /run is full, a process gets it on its command line. The guest's name stays out of it: it is the tenant's.
-    Raises HostError.
+    Whoever leaves it calls what this returns as the last act of its process: that starts a recording process where none
+    runs, and hands it an order that is in no file. The new one begins as a copy of the one that ends then: to copy the
+    few pages that are still written to costs libvirt less time than the start of another program. What is wrong is
+    said: a guest is stopped for no record.
     """
+    # The guest's name stays out of it: it is the tenant's.
     words = encode({**order.__dict__, "cpus": cpuset.format(order.cpus) if order.cpus else None})
     try:
-        lock = _write(root, order.uuid, words)
+        make_private_folder(root + RUN)
+        make_private_folder(root + ORDERS)
+        replace_file(f"{root}{ORDERS}/{order.uuid}", words.encode(), durable=False)
     except OSError:
-        _start(words)
-        return
+        return lambda: _start(root, name, words)
+    return lambda: _start_one(root, name, words)
+
+
+def _start_one(root: str, name: str, words: str) -> None:
+    """Start a recording process where none runs."""
+    try:
+        lock = try_lock(root)
+    except OSError:
+        _start(root, name, words)
+    else:
+        if lock is not None:
+            _start(root, name, "", lock)
+
+
+def _start(root: str, name: str, words: str, lock: int | None = None) -> None:
+    """Start a recording process with the `lock`, or one for the order in `words` alone."""
+    try:
+        _let_go(lock)
+        if os.fork() == 0:
+            _become_recorder(root, name, words)
+    except OSError as error:
+        _complain(root, name, error)
+
+
+def _become_recorder(root: str, name: str, words: str) -> NoReturn:
+    try:
+        os.setsid()
+        time.sleep(DELAY_SECONDS)
+        os.execv(sys.executable, [*command(), words])
+    except OSError as error:
+        _complain(root, name, error)
+    finally:
+        os._exit(1)
+
+
+def _complain(root: str, name: str, error: OSError) -> None:
+    what = f"the recording process cannot be started: {error.strerror}"
+    log(root, f"{name}: {what}; the pin was not recorded: `emupin apply`", trouble=True)
+
+
+def _let_go(lock: int | None) -> None:
+    """Leave nothing open but /dev/null and the `lock`: libvirt waits for whoever holds its pipes. Raises OSError."""
+    null = os.open("/dev/null", os.O_RDWR)
+    for stream in (0, 1, 2):
+        os.dup2(null, stream)
+    last = 2
     if lock is not None:
-        try:
-            _start("", (os.POSIX_SPAWN_DUP2, lock, LOCK_AT))
-        finally:
-            os.close(lock)
-
-
-def _write(root: str, uuid: str, words: str) -> int | None:
-    """Leave the order in its file; what `try_lock` gives then. Raises OSError."""
-    make_private_folder(root + RUN)
-    make_private_folder(root + ORDERS)
-    replace_file(f"{root}{ORDERS}/{uuid}", words.encode(), durable=False)
-    return try_lock(root)
+        last = os.dup2(lock, LOCK_AT)
+        os.set_inheritable(LOCK_AT, True)
+    os.closerange(last + 1, 256)
 
 
 def try_lock(root: str) -> int | None:
@@ -140,20 +176,6 @@ def try_lock(root: str) -> int | None:
         os.close(lock)
         return None
     return lock
-
-
-def _start(words: str, *actions: tuple[int, ...]) -> None:
-    """Start the recording process and leave it: a session of its own, nothing of ours open in it but its lock.
-
-    Raises HostError.
-    """
-    null = [(os.POSIX_SPAWN_OPEN, stream, "/dev/null", os.O_RDWR, 0) for stream in (0, 1, 2)]
-    whole = [*DELAYED, *command(), words]
-    try:
-        os.posix_spawn(whole[0], whole, os.environ, file_actions=[*null, *actions], setsid=True)
-    except OSError as error:
-        hint = "the pin was not recorded: `emupin apply`"
-        raise HostError("the recording process", f"cannot be started: {error.strerror}", hint) from None
 
 
 def command() -> list[str]:

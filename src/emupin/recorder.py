@@ -40,7 +40,7 @@ TAKEN = "."
 
 
 def main(words: str = "") -> None:
-    """The process that `order.place` starts, with the lock in its hands; or without, for the one order in `words`."""
+    """The process that `order.leave` starts, with the lock in its hands; or without, for the one order in `words`."""
     root, only = files.root_from_environment(), _parsed(words)
     _close_inherited(2 if only else LOCK_AT)
     if only:

@@ -102,7 +102,7 @@ class Guest:
         """End what the hook has left running; how many that were."""
         sessions = self.other_children()
         for pid in sessions:
-            os.killpg(pid, signal.SIGKILL)
+            os.kill(pid, signal.SIGKILL)
         while others := self.other_children():  # What they had started is ours then.
             os.waitpid(others[0], 0)
         return len(sessions)

@@ -49,12 +49,11 @@ if TYPE_CHECKING:
 if __name__ == "__main__":
     sys.path[:0] = [str(Path(__file__).parents[1]), str(Path(__file__).parents[2] / "src")]
 
-from emupin import hook, recording
+from emupin import hook, order, recording
 from emupin.base import cpuset
 from emupin.grammar.policyfile import compile_policy
 from emupin.live import alignment, applying
 from emupin.node import adoption, decision, enforce, oldbook, store
-from emupin.order import Order
 
 Cpus = frozenset[int]
 
@@ -381,7 +380,10 @@ class World:
 
     def hook(self, operation: str, guest: Guest, data: str, killable: bool = True) -> bytes | None:
         def body() -> None:
-            hook.run(("0", guest.name, operation))
+            call = hook.Call("0", guest.name, operation)
+            hook.run(call)
+            if call.last_act:
+                call.last_act()
 
         return self.call(operation, guest, data, body, killable)
 
@@ -454,7 +456,7 @@ class World:
         names = [guest.name] if self.chance.random() < 0.7 else list(NAMES)
 
         def body() -> None:
-            means = applying.Means(os.sched_setaffinity, lambda root, order: _record(self, root, order))
+            means = applying.Means(os.sched_setaffinity, lambda root, one: _record(self, root, one))
             list(applying.apply(alignment.Request(str(self.root), self.policy), names, means))
 
         self.call("apply", guest, "", body)
@@ -468,7 +470,7 @@ class World:
         del self.orders[:-40]
         guest = next(each for each in self.guests if each.uuid == words["uuid"])
         cpus = cpuset.parse(words["cpus"]) if words["cpus"] else None
-        carried_out = Order(**{**words, "cpus": cpus})
+        carried_out = order.Order(**{**words, "cpus": cpus})
         self.call(
             f"record {words['domain_id']} {words['cpus']}",
             guest,
@@ -619,7 +621,7 @@ def _pretend(world: World, log: Path) -> None:
         note("thread", tid, sorted(cpus), world.dedicates(guest))
         _pretending = False
 
-    def spawn(*_: Any, **__: Any) -> int:
+    def start(*_: Any) -> None:
         global _pretending
         _pretending = True
         for place in sorted((world.root / "run/emupin/orders").iterdir()):
@@ -627,11 +629,10 @@ def _pretend(world: World, log: Path) -> None:
                 note("order", json.loads(place.read_bytes()))
                 place.unlink()
         _pretending = False
-        return 0
 
     clock = time.clock_gettime
     os.sched_setaffinity = move  # type: ignore[assignment]
-    os.posix_spawn = spawn
+    order._start = start  # type: ignore[assignment]
     time.clock_gettime = lambda which: clock(which) + world.clock
     for module in (hook, recording):
         module.os.sched_setaffinity = move
@@ -701,11 +702,11 @@ def _libvirt(world: World, note: Callable[..., None]) -> ModuleType:
     return fake
 
 
-def _record(world: World, root: str, order: Order) -> Mapping[str, Any]:
+def _record(world: World, root: str, ordered: order.Order) -> Mapping[str, Any]:
     from emupin.base.errors import EmupinError
 
     try:
-        return recording.record_audited(root, order, world.policy, hurried=True)
+        return recording.record_audited(root, ordered, world.policy, hurried=True)
     except EmupinError:
         return {}  # It is in the trail.
 

@@ -276,3 +276,32 @@ def test_logrotate_with_the_installed_file_keeps_the_chain(tmp_path: Path) -> No
     assert names[-3:] == ["audit.jsonl.2.gz", "audit.jsonl.1", "audit.jsonl"]
     assert json.loads(current(tmp_path).read_text().splitlines()[-1])["name"] == "nfv-500"
     assert current(tmp_path).stat().st_mode & 0o777 == 0o600
+
+
+@pytest.mark.parametrize("line", [b"", b"x", b"x" * 4094, b"x" * 4095, b"x" * 4096, b"x" * 200_000])
+@pytest.mark.parametrize("before", [b"", b"\n", b"another\n", b"another\n\n"])
+@pytest.mark.parametrize("end", [b"", b"\n"])
+def test_the_last_line_is_found_whatever_its_length(tmp_path: Path, before: bytes, line: bytes, end: bytes) -> None:
+    path = tmp_path / "trail"
+    path.write_bytes(before + line + end)
+    with path.open("rb") as file:
+        expected = file.readlines()[-1:] or [b""]
+        assert [writer.last_line(file.fileno(), path.stat().st_size)] == expected
+
+
+def test_the_start_of_a_last_line_of_a_gigabyte_is_not_looked_for_a_thousand_times(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A disk that was full, or a file system after a crash, leaves zeros. Of a sixteenth of it here."""
+    path, size, pread, reads = tmp_path / "trail", 1 << 26, os.pread, 0
+
+    def counted(*arguments: int) -> bytes:
+        nonlocal reads
+        reads += 1
+        return pread(*arguments)
+
+    monkeypatch.setattr(os, "pread", counted)
+    with path.open("wb+") as file:
+        file.truncate(size)
+        assert writer.last_line(file.fileno(), size) == bytes(size)
+    assert reads < 10

@@ -28,8 +28,8 @@ however many hooks run at once."""
 ROTATED = ".1"
 """Appended to the trail's name by logrotate; kept uncompressed until the next rotation (`delaycompress`)."""
 
-BLOCK = 1 << 16
-"""Bytes to read at a time when looking for the start of the last line."""
+BLOCK = 1 << 12
+"""Bytes to read at first when looking for the start of the last line: an entry is one or two kilobytes."""
 
 NEAR_END = 1 << 20
 """How many of the last bytes must know the kept head: one that is some entries old has only missed its own writing."""
@@ -116,12 +116,14 @@ def _chained(
 
 def last_line(descriptor: int, size: int) -> bytes:
     """The bytes of the last line of a file of `size` bytes, its line end included if it has one."""
-    data, start = b"", size
-    while start and b"\n" not in data[:-1]:
-        length = min(start, BLOCK)
-        start -= length
-        data = os.pread(descriptor, length, start) + data
-    return data[data.rfind(b"\n", 0, len(data) - 1) + 1 :] if data else b""
+    length = BLOCK
+    while True:
+        start = max(size - length, 0)
+        data = os.pread(descriptor, size - start, start)
+        end = data.rfind(b"\n", 0, len(data) - 1)
+        if end >= 0 or not start:
+            return data[end + 1 :]
+        length *= 4  # A file may be damaged: a gigabyte of zeros is no reason to read it a thousand times.
 
 
 # -- trouble that the next entry tells of -----------------------------------------------------------------------------
