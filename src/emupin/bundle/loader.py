@@ -60,15 +60,18 @@ class Bundle:
         return self._others
 
     def load_usual(self) -> None:
-        """Load what every call needs, but for what is in a package that has changed: Python looks for that."""
+        """Load what every call needs, but for what is in a package that has changed: Python looks for that.
+
+        They get no `__spec__`: it would take as long as the check that a file is unchanged, and tells Python only that
+        a module is loaded, which it takes for granted without one.
+        """
         for name, kept in self.usual.items():
             package, _, last = name.rpartition(".")
             if name not in sys.modules and (not package or package in sys.modules) and _is_unchanged(kept):
-                spec = self._spec(name, kept)
                 module = sys.modules[name] = Module(name)
-                module.__spec__, module.__loader__, module.__package__ = spec, self, spec.parent  # type: ignore[assignment]
-                if spec.submodule_search_locations is not None:
-                    module.__path__ = spec.submodule_search_locations
+                module.__loader__, module.__package__ = self, name if kept[1] else package  # type: ignore[assignment]
+                if kept[1]:
+                    module.__path__ = [kept[0].rpartition("/")[0]]
                 self.exec_module(module)
                 if package:
                     setattr(sys.modules[package], last, module)
