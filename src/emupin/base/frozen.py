@@ -30,20 +30,17 @@ class Frozen:
 
     def _complete(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """Add the keyword fields and the defaults; raise TypeError for a missing, repeated or unknown field."""
-        fields, values = self._fields, self.__dict__
-        wrong = [name for name in kwargs if name in values or name not in fields]
-        values.update(kwargs)
-        for name in fields:
-            if name not in values:
-                try:
-                    values[name] = getattr(type(self), name)
-                except AttributeError:
-                    wrong.append(name)
-        if wrong or len(args) > len(fields):
-            raise TypeError(f"{type(self).__name__}: wrong or missing fields: {', '.join(wrong) or 'too many'}")
-        ordered = {name: values[name] for name in fields}  # Whoever takes the values takes them in this order.
-        values.clear()
-        values.update(ordered)
+        values, missing = self.__dict__, []
+        for name in self._fields[len(args) :]:  # Whoever takes the values takes them in this order.
+            if name in kwargs:
+                values[name] = kwargs.pop(name)
+            elif hasattr(type(self), name):
+                values[name] = getattr(type(self), name)
+            else:
+                missing.append(name)
+        if kwargs or missing or len(args) > len(self._fields):
+            wrong = ", ".join([*kwargs, *missing]) or "too many"
+            raise TypeError(f"{type(self).__name__}: wrong or missing fields: {wrong}")
 
     def __setattr__(self, name: str, value: Any) -> None:
         raise AttributeError(f"{type(self).__name__} is immutable")
@@ -62,4 +59,8 @@ class Frozen:
 
     def replace(self, **changes: Any) -> Self:
         """The same value with some fields changed."""
-        return type(self)(**{**self.__dict__, **changes})
+        if unknown := changes.keys() - self._fields:
+            raise TypeError(f"{type(self).__name__}: unknown fields: {', '.join(unknown)}")
+        new = object.__new__(type(self))
+        new.__dict__.update({name: self.__dict__[name] for name in self._fields}, **changes)
+        return new

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import difflib
-from typing import TYPE_CHECKING
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
 
 def near_miss(text: str, allowed: Iterable[str]) -> str:
@@ -18,6 +18,11 @@ def near_miss(text: str, allowed: Iterable[str]) -> str:
 
 def did_you_mean(text: str, allowed: Iterable[str]) -> str:
     """A question that names the nearest word of `allowed`; empty where none is near."""
-    nearest = difflib.get_close_matches(text.lower().replace("-", "_"), allowed, 1)
-    nearest = nearest or difflib.get_close_matches(text.lower(), allowed, 1)
-    return f"did you mean {nearest[0]!r}?" if nearest else ""
+    words = tuple(allowed)
+    meant = nearest(text.lower().replace("-", "_"), words) or nearest(text.lower(), words)
+    return f"did you mean {meant!r}?" if meant else ""
+
+
+def nearest(text: str, words: Sequence[str], alike: float = 0.6) -> str | None:
+    """The one of `words` that is most like `text`; None where none is `alike`, from 0 to 1."""
+    return next(iter(difflib.get_close_matches(text, words, 1, alike)), None)

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     AnyBatch = TypeVar("AnyBatch", bound=Batch)
 
-BATCH = 64
+BATCH = 16
 """Files that a worker takes at a time: enough to make the exchange between processes cheap."""
 
 

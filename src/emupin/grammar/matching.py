@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import difflib
-
-from emupin.base.nearmiss import near_miss
+from emupin.base.nearmiss import near_miss, nearest
 from emupin.grammar.nodes import show
 from emupin.grammar.schema import Value
 from emupin.policy.values import Match
@@ -43,10 +41,9 @@ def _extra_specs(field: Value) -> dict[str, tuple[str, ...]]:
     specs: dict[str, tuple[str, ...]] = {}
     entries = field.entries()
     for name, value in (entries or {}).items():
-        meant = [known for known in EXTRA_SPECS if known.endswith(f":{name}")]
-        meant = meant or difflib.get_close_matches(name, EXTRA_SPECS, 1, 0.9)
-        if name not in EXTRA_SPECS and meant:
-            value.complain("is not the name of an extra spec of Nova", f"did you mean {meant[0]!r}?")
+        meant = next((known for known in EXTRA_SPECS if known.endswith(f":{name}")), None)
+        if name not in EXTRA_SPECS and (meant := meant or nearest(name, EXTRA_SPECS, 0.9)):
+            value.complain("is not the name of an extra spec of Nova", f"did you mean {meant!r}?")
         specs[name] = _patterns(name, value)
     if entries == {}:
         field.complain("is an empty mapping", "name at least one, or remove the key")

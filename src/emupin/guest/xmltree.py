@@ -59,12 +59,12 @@ class Element:
     def all(self, name: str) -> list[Element]:
         return [child for child in self.children if child.plain == name]
 
-    def first(self, *path: str) -> Element | None:
-        """The first element at `path`, names from the outside in."""
-        found = [self]
-        for name in path:
-            found = [child for element in found for child in element.all(name)]
-        return found[0] if found else None
+    def first(self, name: str, *inside: str) -> Element | None:
+        """The first element at the path `name`, `*inside`, from the outside in."""
+        for child in self.children:
+            if child.plain == name and (found := child.first(*inside) if inside else child):
+                return found
+        return None
 
 
 class Document:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
 
 from emupin.base import cpuset
 from emupin.base.errors import EmupinError
@@ -14,7 +13,10 @@ from emupin.engine import interrupts, topology
 from emupin.engine.situation import USES, Others
 from emupin.node.claims import Ledger
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any
+
     from emupin.engine.host import Host
     from emupin.guest.domain import Domain
     from emupin.policy.values import Policy

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import difflib
 import os
 from typing import TYPE_CHECKING
 
 from emupin.base import streams
 from emupin.base.errors import DomainError, EmupinError
 from emupin.base.files import DEFINITIONS, LIBVIRT_RUN
+from emupin.base.nearmiss import nearest
 from emupin.guest import domainxml, statusxml
 from emupin.guest.document import read_descriptor, read_file
 
@@ -109,7 +109,7 @@ def _paths(root: str) -> Iterator[str]:
 
 def _unknown(argument: str, root: str) -> EmupinError:
     names = {os.path.basename(path)[: -len(SUFFIX)] for path in _paths(root)}
-    nearest = difflib.get_close_matches(argument, sorted(names), 1)
-    meant = f"did you mean {nearest[0]!r}?" if nearest else "`virsh list --all` shows the guests"
+    near = nearest(argument, sorted(names))
+    meant = f"did you mean {near!r}?" if near else "`virsh list --all` shows the guests"
     count = f"{len(names)} guest{'' if len(names) == 1 else 's'}"
     return EmupinError(argument, f"no such file, nor a guest of that name or UUID among {count}", meant)

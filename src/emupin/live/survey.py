@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from emupin.base.errors import EmupinError
 from emupin.base.files import DEFINITIONS, LIBVIRT_RUN
 from emupin.base.frozen import Frozen
+from emupin.base.nearmiss import nearest
 from emupin.live import facts, observe
 from emupin.node import store
 from emupin.node.claims import Ledger
@@ -92,9 +93,7 @@ def _names_by_uuid(root: str, policy: Policy | None) -> dict[str, str]:
 def _unknown(root: str, wanted: str, names: list[str]) -> EmupinError:
     if "/" not in wanted and os.path.isfile(f"{root}{DEFINITIONS}/{wanted}.xml"):
         return EmupinError(wanted, "the guest is not running", "`emupin explain` shows where it will be placed")
-    import difflib
-
-    nearest = difflib.get_close_matches(wanted, names, 1)
-    hint = f"did you mean {nearest[0]!r}?" if nearest else "`emupin status` without a name shows all that run"
+    near = nearest(wanted, names)
+    hint = f"did you mean {near!r}?" if near else "`emupin status` without a name shows all that run"
     count = f"{len(names)} running guest{'' if len(names) == 1 else 's'}"
     return EmupinError(wanted, f"no guest of that name or UUID among {count}", hint)
