@@ -1,9 +1,9 @@
 """Every system call of a hook call, made to fail in turn: what libvirt gets, and when.
 
-On demand: `python tests/faults/campaign.py [RUNS]` takes that many of all (policy, operation, program, function, how
-manieth call, error), 3,000 unless told otherwise, always the same ones, from each function in turn; there are some
-70,000. `test_faults.py` takes the first of them. The guest is a process that only pretends to be QEMU; its threads are
-moved in earnest.
+On demand: `python tests/faults/campaign.py [RUNS [SEED]]` takes that many of all (policy, operation, program, function,
+how manieth call, error), 3,000 unless told otherwise, from each function in turn; there are some 70,000. Another SEED
+takes others. `test_faults.py` takes the first ones of seed 0. The guest is a process that only pretends to be QEMU; its
+threads are moved in earnest.
 """
 
 from __future__ import annotations
@@ -170,16 +170,16 @@ class Campaign:
         return ""
 
 
-def mixed(faults: list[Fault]) -> list[Fault]:
-    """Each function of each program for each operation in turn, in an order that is always the same."""
+def mixed(faults: list[Fault], seed: int = 0) -> list[Fault]:
+    """Each function of each program for each operation in turn, in an order that the `seed` gives."""
     groups: dict[tuple[str, ...], list[Fault]] = {}
-    for fault in random.Random(0).sample(faults, len(faults)):
+    for fault in random.Random(seed).sample(faults, len(faults)):
         key = fault.on_failure, fault.operation, fault.program, fault.function
         groups.setdefault(key, []).append(fault)
     return [fault for layer in zip_longest(*groups.values()) for fault in layer if fault]
 
 
-def main(runs: int = 3000) -> None:
+def main(runs: int = 3000, seed: int = 0) -> None:
     with tempfile.TemporaryDirectory(prefix="emupin-faults-") as name:
         folder = Path(name)
         shim = build_shim(folder)
@@ -188,15 +188,15 @@ def main(runs: int = 3000) -> None:
         (folder / "host").mkdir()
         campaign = Campaign(folder / "host", shim)
         try:
-            run(campaign, runs)
+            run(campaign, runs, seed)
         finally:
             campaign.close()
 
 
-def run(campaign: Campaign, runs: int) -> None:
+def run(campaign: Campaign, runs: int, seed: int) -> None:
     """Raises SystemExit where something is wrong."""
     everything = campaign.faults()
-    chosen = mixed(everything)[:runs]
+    chosen = mixed(everything, seed)[:runs]
     complaints, slowest = [], 0.0
     for number, fault in enumerate(chosen, 1):
         began = time.monotonic()

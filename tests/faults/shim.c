@@ -58,4 +58,4 @@ WRAP(ftruncate64, -1) WRAP(fsync, -1) WRAP(fdatasync, -1) WRAP(flock, -1) WRAP(o
 WRAP(readlink, -1) WRAP(fcntl, -1) WRAP(fcntl64, -1) WRAP(dup, -1) WRAP(dup2, -1) WRAP(pipe, -1) WRAP(pipe2, -1) WRAP(ioctl, -1)
 WRAP(fork, -1) WRAP(execve, -1) WRAP(posix_spawn, errno) WRAP(wait3, -1) WRAP(waitpid, -1) WRAP(wait4, -1)
 WRAP(kill, -1) WRAP(sigaction, -1) WRAP(setitimer, -1) WRAP(timer_create, -1) WRAP(pthread_create, errno)
-WRAP(sched_setaffinity, -1) WRAP(socket, -1) WRAP(connect, -1) WRAP(send, -1) WRAP(getcwd, 0) WRAP(uname, -1)
+WRAP(setsid, -1) WRAP(clock_nanosleep, errno) WRAP(sched_setaffinity, -1) WRAP(socket, -1) WRAP(connect, -1) WRAP(send, -1) WRAP(getcwd, 0) WRAP(uname, -1)
