@@ -140,7 +140,7 @@ def define_another(host: PrivateHost) -> str:
 
 def stop_pythons(host: PrivateHost) -> bool:
     """Stop the hook's Pythons; whether there was one."""
-    pids = host.run("pgrep", "--full", "^/usr/bin/python3 -I -S -c", check=False).stdout.split()
+    pids = host.run("pgrep", "--full", "^/usr/bin/python3 .*-I -S -c", check=False).stdout.split()
     for pid in pids:
         host.run("kill", f"-{signal.SIGSTOP.value}", pid, check=False)
     return bool(pids)
