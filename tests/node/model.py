@@ -527,7 +527,7 @@ class World:
         path = self.root / "run/emupin/claims"
         if path.exists() and self.chance.random() < 0.5:
             data = path.read_bytes()
-            path.write_bytes(data[: self.chance.randrange(len(data))])
+            path.write_bytes(data[: self.chance.randrange(len(data) or 1)])
         else:
             path.unlink(missing_ok=True)
         self.ledger_lost, self.lost_ledger = True, self._ledger()
