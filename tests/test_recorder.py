@@ -484,3 +484,28 @@ def test_a_process_that_cannot_be_started_is_said(tmp_path: Path, before: str, e
     said = f"nfv-1: the recording process cannot be started: {reason}; the pin was not recorded: `emupin apply`"
     assert wait_for(tmp_path / "said") == said
     assert os.listdir(tmp_path / "run/emupin/orders") == [UUID]
+
+
+MISTAKEN = """
+import sys
+sys.path.insert(0, sys.argv[4])
+from emupin import hook
+def run(call):
+    sys.excepthook = lambda *error: hook._report_bug(call, *error)
+    call.refuses, call.last_act = True, lambda: 1 / 0
+    return int(sys.argv[5])
+hook.run = run
+hook.main()
+"""
+
+
+@pytest.mark.parametrize("status", [0, 3])
+def test_a_mistake_in_the_last_act_stops_no_guest(tmp_path: Path, status: int) -> None:
+    """Not even where the policy refuses any trouble."""
+    words = ["0", "nfv-1", "started", str(PROJECT / "src"), str(status)]
+    done = subprocess.run(
+        [python(), "-I", "-S", "-c", MISTAKEN, *words],
+        env={"EMUPIN_ROOT": str(tmp_path)}, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == status, done.stderr
+    assert "division by zero (a bug" in str(HookHost(tmp_path).audit()[-1]["reason"])

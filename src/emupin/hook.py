@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     import signal as _signal
     from collections.abc import Callable
     from types import TracebackType
-    from typing import NoReturn
 
     from emupin.guest.splice import Edit
     from emupin.node.decision import Decision
@@ -65,12 +64,14 @@ class Call:
         """The front-end's process id, which waits; 0 for none."""
 
 
-def main() -> NoReturn:
+def main() -> None:
     """Serve the call that `sys.argv` and stdin describe, and end at once: to take the interpreter down costs time."""
     call = Call(*sys.argv[1:4])
     status = run(call)
     loader.keep()
     if call.last_act:
+        limit.end()
+        call.refuses = status == REFUSED  # A guest is stopped for no record.
         call.last_act()
     os._exit(status)
 
@@ -83,7 +84,6 @@ def run(call: Call) -> int:
         _print(call, serve(call))
     except EmupinError as error:
         return _trouble(call, str(error))
-    limit.end()
     return 0
 
 
