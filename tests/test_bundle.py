@@ -155,3 +155,11 @@ def test_a_file_that_is_torn_anywhere_is_replaced(host: Host, rest: float) -> No
 def test_a_file_that_cannot_be_written_costs_nothing_but_time(host: Host) -> None:
     (host.root / FILE).mkdir(parents=True)
     assert [migrate(host) for _ in range(2)] == [REWRITTEN] * 2
+
+
+def test_a_slow_call_leaves_no_file(host: Host) -> None:
+    """Nor does it take the longer for that: it is killed at its limit, and a guest could be refused for it."""
+    loading = library(host, "bundle/loader.py")
+    loading.write_text(loading.read_text().replace("MOST_SECONDS = 1.0", "MOST_SECONDS = 0.001"))
+    assert migrate(host) == REWRITTEN
+    assert not (host.root / FILE).exists()

@@ -509,3 +509,25 @@ def test_a_mistake_in_the_last_act_stops_no_guest(tmp_path: Path, status: int) -
     )  # fmt: skip
     assert done.returncode == status, done.stderr
     assert "division by zero (a bug" in str(HookHost(tmp_path).audit()[-1]["reason"])
+
+
+KILLED = """
+import os, sys
+sys.path.insert(0, sys.argv[4])
+from emupin import hook
+def run(call):
+    call.last_act = lambda: os.write(1, b"done")
+    return 0
+hook.run, hook.loader.keep = run, lambda _found: os.kill(os.getpid(), 9)
+hook.main()
+"""
+
+
+def test_a_call_that_is_killed_while_it_keeps_its_modules_has_seen_to_its_order(tmp_path: Path) -> None:
+    """On a slow machine the first call after a boot would have left an order to nobody."""
+    words = ["0", "nfv-1", "started", str(PROJECT / "src")]
+    done = subprocess.run(
+        [python(), "-I", "-S", "-c", KILLED, *words],
+        env={"EMUPIN_ROOT": str(tmp_path)}, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert (done.returncode, done.stdout) == (-9, "done")

@@ -20,7 +20,7 @@ from emupin.trail import entries, writer
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import signal as _signal
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
     from types import TracebackType
 
     from emupin.guest.splice import Edit
@@ -36,8 +36,7 @@ REFUSED = 3
 SECONDS = 9.0
 """Until the work is broken off: the shell's ten, less one for reporting it."""
 
-FILTERS = ("migrate", "restore")
-"""Operations whose output libvirt takes for the domain XML."""
+FILTERS = ("migrate", "restore")  # libvirt takes their output for the domain XML.
 DECIDES = ("prepare", *FILTERS)
 ENFORCES = ("started", "reconnect", "attach")
 NEVER_REFUSED = ("reconnect", "attach", "stopped", "release")
@@ -56,23 +55,24 @@ class Call:
 
     last_act: Callable[[], None] | None = None
     """Has somebody carry out an order that was left."""
-    input, output, errors = 0, 1, 2
 
-    def __init__(self, shell: str, name: str, operation: str) -> None:
+    def __init__(self, shell: str, name: str, operation: str, streams: Sequence[int] = (0, 1, 2)) -> None:
         self.root, self.name, self.operation = files.root_from_environment(), name, operation
         self.shell = int(shell)
         """The front-end's process id, which waits; 0 for none."""
+        self.input, self.output, self.errors = streams
 
 
 def main() -> None:
     """Serve the call that `sys.argv` and stdin describe, and end at once: to take the interpreter down costs time."""
-    call = Call(*sys.argv[1:4])
+    call = Call(sys.argv[1], sys.argv[2], sys.argv[3])
     status = run(call)
-    loader.keep()
+    found = loader.found()
     if call.last_act:
         limit.end()
         call.refuses = status == REFUSED  # A guest is stopped for no record.
         call.last_act()
+    loader.keep(found)  # Behind all that counts: it takes the longest of all where it has something to do.
     os._exit(status)
 
 

@@ -14,6 +14,7 @@ usual call is one that found all it needed in the file; the first of them says w
 import gc
 import marshal
 import sys
+import time
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -41,6 +42,11 @@ FORMAT = (sys.hexversion, __file__)
 """What a file must have been written by: byte code follows the interpreter."""
 
 WRITABLE_BY_OTHERS = 0o022
+
+MOST_SECONDS = 1.0
+"""Of the processor: a call that has taken more leaves no file. To write it takes five times as long as to do without,
+and a call is killed at its limit.
+"""
 
 
 class Bundle:
@@ -91,17 +97,19 @@ class Bundle:
         module.__file__, _, _, code = kept
         exec(code, module.__dict__)
 
-    def keep(self) -> None:
+    def found(self) -> "list[ModuleSpec]":
+        """The modules that Python had to look for."""
+        ours = [module.__spec__ for name, module in sys.modules.items() if _is_ours(name) and name not in self.loaded]
+        return [spec for spec in ours if spec]
+
+    def keep(self, found: "list[ModuleSpec]") -> None:
         """Leave the modules that Python had to look for to later calls; the next says anew what is usual.
 
         Raises OSError, and SyntaxError for a library that is being changed.
         """
-        found = [module.__spec__ for name, module in sys.modules.items() if _is_ours(name) and name not in self.loaded]
-        if not found and self.usual:
-            return
         from emupin.bundle import writer
 
-        others = {**self.usual, **self.others, **{spec.name: writer.entry(spec) for spec in found if spec}}
+        others = {**self.usual, **self.others, **{spec.name: writer.entry(spec) for spec in found}}
         usual = {} if found else {name: others.pop(name) for name in sys.modules if name in self.loaded}
         writer.write(self.path, usual, others)
 
@@ -125,11 +133,19 @@ def use(operation: str) -> None:
     _bundle.load_usual()
 
 
-def keep() -> None:
-    """Leave to later calls what this one had to look for, if it uses the file. A cache: failing to is no trouble."""
+def found() -> "list[ModuleSpec]":
+    """What this call had to look for."""
+    return _bundle.found() if _bundle else []
+
+
+def keep(found: "list[ModuleSpec]") -> None:
+    """Leave to later calls what was `found`, if there is a file. A cache: failing to is no trouble.
+
+    A usual call ends at once: what it wrote to would be copied from the recording process that began as its copy.
+    """
     try:
-        if _bundle:
-            _bundle.keep()
+        if _bundle and (found or not _bundle.usual) and time.process_time() < MOST_SECONDS:
+            _bundle.keep(found)
     except (OSError, MemoryError, ImportError, SyntaxError):  # The library may be replaced, or go, meanwhile.
         return
 
