@@ -461,3 +461,19 @@ def test_iothreads_that_followed_an_impossible_pin_lose_theirs_too(host: Host) -
     output = host.call("migrate", with_iothreads).output
     assert "cpuset='99'" not in output
     assert "<iothreadpin iothread='2' cpuset='6'/>" in output
+
+
+@pytest.mark.parametrize("operation", ["prepare", "migrate"])
+@pytest.mark.parametrize("on_failure", ["start", "refuse"])
+def test_a_call_that_is_killed_while_it_keeps_its_modules(
+    host: Host, tmp_path: Path, operation: str, on_failure: str
+) -> None:
+    """Its work is done: no guest is stopped for it, but where it is not known whether libvirt has the whole XML."""
+    host.set_policy(REFUSE if on_failure == "refuse" else POLICY)
+    host.hook = changed_hook(
+        tmp_path, "from emupin.hook import main", "import emupin.hook as hook, os\nfrom emupin.hook import main\n"
+        "hook.loader.keep = lambda found: os.kill(os.getpid(), 9)",
+    )  # fmt: skip
+    answer = host.call(operation, domain_xml())
+    assert answer.status == (1 if (on_failure, operation) == ("refuse", "migrate") else 0)
+    assert (answer.output == "") == (operation == "migrate")

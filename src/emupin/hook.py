@@ -65,12 +65,12 @@ class Call:
 
 def main() -> None:
     """Serve the call that `sys.argv` and stdin describe, and end at once: to take the interpreter down costs time."""
-    call = Call(sys.argv[1], sys.argv[2], sys.argv[3])
-    status = run(call)
+    status = run(call := Call(sys.argv[1], sys.argv[2], sys.argv[3]))
     found = loader.found()
+    if not status and call.operation not in FILTERS:
+        _set_refuses(call, "start")  # All is done: what goes wrong from here on stops no guest.
     if call.last_act:
         limit.end()
-        call.refuses = status == REFUSED  # A guest is stopped for no record.
         call.last_act()
     loader.keep(found)  # Behind all that counts: it takes the longest of all where it has something to do.
     os._exit(status)
