@@ -5,6 +5,7 @@ What a real libvirtd does is shown in `tests/real`.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -416,12 +417,13 @@ def wait_for(path: Path) -> str:
 
 def end(fake_python: Path) -> None:
     """Let the process end that has said what it is, the leader of its session."""
-    process = Path("/proc", fake_python.read_text().splitlines()[-1].strip())
+    status = Path("/proc", fake_python.read_text().splitlines()[-1].strip(), "status")
     fake_python.unlink()
     deadline = time.monotonic() + 10
-    while process.exists() and "(zombie)" not in (process / "status").read_text():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
+    with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # It may be gone at any time, or nobody's.
+        while "(zombie)" not in status.read_text():
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
 
 
 def test_the_process_holds_nothing_of_the_hook(tmp_path: Path, fake_python: Path) -> None:
@@ -486,48 +488,39 @@ def test_a_process_that_cannot_be_started_is_said(tmp_path: Path, before: str, e
     assert os.listdir(tmp_path / "run/emupin/orders") == [UUID]
 
 
-MISTAKEN = """
-import sys
-sys.path.insert(0, sys.argv[4])
-from emupin import hook
-def run(call):
-    sys.excepthook = lambda *error: hook._report_bug(call, *error)
-    call.refuses, call.last_act = True, lambda: 1 / 0
-    return int(sys.argv[5])
-hook.run = run
-hook.main()
-"""
-
-
-@pytest.mark.parametrize("status", [0, 3])
-def test_a_mistake_in_the_last_act_stops_no_guest(tmp_path: Path, status: int) -> None:
-    """Not even where the policy refuses any trouble."""
-    words = ["0", "nfv-1", "started", str(PROJECT / "src"), str(status)]
-    done = subprocess.run(
-        [python(), "-I", "-S", "-c", MISTAKEN, *words],
-        env={"EMUPIN_ROOT": str(tmp_path)}, capture_output=True, text=True, check=False,
-    )  # fmt: skip
-    assert done.returncode == status, done.stderr
-    assert "division by zero (a bug" in str(HookHost(tmp_path).audit()[-1]["reason"])
-
-
-KILLED = """
+MAIN = """
 import os, sys
 sys.path.insert(0, sys.argv[4])
 from emupin import hook
 def run(call):
-    call.last_act = lambda: os.write(1, b"done")
-    return 0
-hook.run, hook.loader.keep = run, lambda _found: os.kill(os.getpid(), 9)
+    call.refuses, call.last_act = True, LAST_ACT
+    sys.excepthook = lambda *error: hook._report_bug(call, *error)
+    return int(sys.argv[5])
+hook.run = run
+KEEP
 hook.main()
 """
 
 
+def main(root: Path, last_act: str, status: int = 0, keep: str = "") -> subprocess.CompletedProcess[str]:
+    """The hook's `main` where its work is done with `status`, and a policy refuses any trouble."""
+    code = MAIN.replace("LAST_ACT", last_act).replace("KEEP", keep)
+    words = ["0", "nfv-1", "started", str(PROJECT / "src"), str(status)]
+    return subprocess.run(
+        [python(), "-I", "-S", "-c", code, *words],
+        env={"EMUPIN_ROOT": str(root)}, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("status", [0, 3])
+def test_a_mistake_in_the_last_act_stops_no_guest(tmp_path: Path, status: int) -> None:
+    done = main(tmp_path, "lambda: 1 / 0", status)
+    assert done.returncode == status, done.stderr
+    assert "division by zero (a bug" in str(HookHost(tmp_path).audit()[-1]["reason"])
+
+
 def test_a_call_that_is_killed_while_it_keeps_its_modules_has_seen_to_its_order(tmp_path: Path) -> None:
     """On a slow machine the first call after a boot would have left an order to nobody."""
-    words = ["0", "nfv-1", "started", str(PROJECT / "src")]
-    done = subprocess.run(
-        [python(), "-I", "-S", "-c", KILLED, *words],
-        env={"EMUPIN_ROOT": str(tmp_path)}, capture_output=True, text=True, check=False,
-    )  # fmt: skip
+    keep = "hook.loader.keep = lambda _found: os.kill(os.getpid(), 9)"
+    done = main(tmp_path, 'lambda: os.write(1, b"done")', keep=keep)
     assert (done.returncode, done.stdout) == (-9, "done")

@@ -113,11 +113,11 @@ def leave(root: str, name: str, order: Order) -> Callable[[], None]:
         replace_file(f"{root}{ORDERS}/{order.uuid}", words.encode(), durable=False)
     except OSError:
         return lambda: _start(root, name, words)
-    return lambda: _start_one(root, name, words)
+    return lambda: _start_where_none_runs(root, name, words)
 
 
-def _start_one(root: str, name: str, words: str) -> None:
-    """Start a recording process where none runs."""
+def _start_where_none_runs(root: str, name: str, words: str) -> None:
+    """Start a recording process, unless one is at work: that finds the order in its file."""
     try:
         lock = try_lock(root)
     except OSError:

@@ -100,12 +100,11 @@ class Guest:
 
     def end_recording(self) -> int:
         """End what the hook has left running; how many that were."""
-        sessions = self.other_children()
-        for pid in sessions:
+        others = self.other_children()
+        for pid in others:
             os.kill(pid, signal.SIGKILL)
-        while others := self.other_children():  # What they had started is ours then.
-            os.waitpid(others[0], 0)
-        return len(sessions)
+            os.waitpid(pid, 0)
+        return len(others)
 
     def other_children(self) -> list[int]:
         children = Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()

@@ -73,11 +73,12 @@ class Bundle:
         """
         for name, kept in self.usual.items():
             package, _, last = name.rpartition(".")
+            source, is_package, _, _ = kept
             if name not in sys.modules and (not package or package in sys.modules) and _is_unchanged(kept):
                 module = sys.modules[name] = Module(name)
-                module.__loader__, module.__package__ = self, name if kept[1] else package  # type: ignore[assignment]
-                if kept[1]:
-                    module.__path__ = [kept[0].rpartition("/")[0]]
+                module.__loader__, module.__package__ = self, name if is_package else package  # type: ignore[assignment]
+                if is_package:
+                    module.__path__ = [source.rpartition("/")[0]]
                 self.exec_module(module)
                 if package:
                     setattr(sys.modules[package], last, module)
