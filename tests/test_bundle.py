@@ -58,12 +58,12 @@ def test_the_first_call_fills_it_and_the_second_says_what_is_usual(host: Host) -
     assert migrate(host) == REWRITTEN
     usual, others = modules(host)
     assert not usual
-    assert {"__future__", "emupin.hook", "emupin.node.decision"} <= set(others)
+    assert {"emupin.hook", "emupin.node.decision"} <= set(others)
     assert not [name for name in others if name.startswith("emupin.grammar")]
     assert migrate(host) == REWRITTEN
     usual, rest = modules(host)
     assert sorted(usual + rest) == sorted(others)
-    assert {"__future__", "emupin.hook", "emupin.node.decision"} <= set(usual)
+    assert {"emupin.hook", "emupin.node.decision"} <= set(usual)
     seldom = ["base.nearmiss", "engine.partitions", "engine.topology"]
     assert sorted(rest) == [f"emupin.{name}" for name in seldom], "a policy is compiled, a whole host is read: once"
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import __future__
 import ast
 import marshal
 import os
@@ -21,7 +22,7 @@ PIECE = 1 << 16
 
 
 class _Bare(ast.NodeTransformer):
-    """Takes out what only a type checker reads, but for the annotations of classes, which are a value's fields."""
+    """Takes out what only a type checker or the compiler reads, but for the annotations of classes: a value's fields."""
 
     def visit_arg(self, node: ast.arg) -> ast.arg:
         node.annotation = None
@@ -31,6 +32,9 @@ class _Bare(ast.NodeTransformer):
         self.generic_visit(node)
         node.returns = None
         return node
+
+    def visit_ImportFrom(self, node: ast.ImportFrom) -> ast.ImportFrom | None:
+        return None if node.module == "__future__" else node
 
     def visit_If(self, node: ast.If) -> ast.AST | list[ast.stmt]:
         self.generic_visit(node)
@@ -42,7 +46,7 @@ def entry(spec: ModuleSpec) -> Kept:
     source = spec.origin or ""
     now = loader.stamp(source)
     tree = _Bare().visit(ast.parse(spec.loader.get_data(source)))  # type: ignore[union-attr]
-    code = compile(tree, source, "exec", dont_inherit=True, optimize=2)
+    code = compile(tree, source, "exec", __future__.annotations.compiler_flag, dont_inherit=True, optimize=2)
     return source, spec.submodule_search_locations is not None, now, code
 
 
