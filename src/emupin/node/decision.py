@@ -57,24 +57,30 @@ class Decision(Frozen):
 
 
 def decide(
-    root: str, policy: Policy, data: bytes, source: str, problems: tuple[str, ...], tentative: bool = False
+    root: str,
+    policy: Policy,
+    data: bytes,
+    source: str,
+    problems: tuple[str, ...],
+    tentative: bool = False,
+    filtered: bool = False,
 ) -> Decision:
     """Decide for the guest whose domain XML is `data`, and claim its CPUs before anybody acts on it.
 
-    A `tentative` decision claims nothing: it is for a guest that does not run, whose next start decides anew. Raises
-    DomainError, HostError: where a dedicated CPU cannot be claimed, too. Other claims only guide the next decisions: if
-    one cannot be written, that is a warning.
+    A `tentative` decision claims nothing: it is for a guest that does not run, whose next start decides anew. One that
+    is `filtered` starts with the pin of its plan, not with the one of its XML. Raises DomainError, HostError: where a
+    dedicated CPU cannot be claimed, too. Other claims only guide the next decisions: if one cannot be written, that is
+    a warning.
     """
     guest = _as_it_runs(root, read(data, source, policy.sections()))
-    host = read_cached(root, guest.partition)
-    if interrupts.matter(policy):
-        host = interrupts.add_cached(root, host)
+    host = read_host(root, policy, guest)
     if tentative:
-        others, decided = _decide(Ledger.look(root, policy, host), guest, policy, host)
+        others, decided = plan_beside(Ledger.look(root, policy, host), guest, policy, host)
     else:
         with Ledger(root, policy, host) as ledger:
-            others, decided = _decide(ledger, guest, policy, host)
-            problems += ledger.faults + _claim(ledger, guest, decided)
+            others, decided = plan_beside(ledger, guest, policy, host)
+            starts = guest.replace(emulatorpin=decided.pin) if filtered and decided.pin else guest
+            problems += ledger.faults + _claim(ledger, starts, decided)
     topology, unkept = _keep_topology(root, host)
     return Decision(
         data=data,
@@ -107,7 +113,13 @@ def _as_it_runs(root: str, guest: Domain) -> Domain:
     return guest.replace(numad=running.numad) if running.uuid == guest.uuid else guest
 
 
-def _decide(ledger: Ledger, guest: Domain, policy: Policy, host: Host) -> tuple[Others, Plan]:
+def read_host(root: str, policy: Policy, guest: Domain) -> Host:
+    """All of this machine that a plan for `guest` looks at. Raises HostError."""
+    host = read_cached(root, guest.partition)
+    return interrupts.add_cached(root, host) if interrupts.matter(policy) else host
+
+
+def plan_beside(ledger: Ledger, guest: Domain, policy: Policy, host: Host) -> tuple[Others, Plan]:
     """What the other guests have, and the plan. Nobody is given alone what another guest's threads are on."""
     cpus = cpus_that_matter(guest, policy, host)
     others = ledger.others(guest.uuid, cpus)
@@ -120,7 +132,7 @@ def _decide(ledger: Ledger, guest: Domain, policy: Policy, host: Host) -> tuple[
 
 
 def _claim(ledger: Ledger, guest: Domain, decided: Plan) -> tuple[str, ...]:
-    """Note who has which CPU, or will have; what went wrong with it."""
+    """Note who has which CPU, or will have once `guest` starts; what went wrong with it."""
     if guest.uuid is None:
         raise HostError(f"guest {guest.name}", "its domain XML has no <uuid>", "libvirt always gives one")
     if decided.cpus is None:

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 from emupin.engine.definition import Settled, settle
-from emupin.engine.hostcache import read_cached
-from emupin.engine.plan import plan
-from emupin.engine.situation import cpus_that_matter
 from emupin.node.claims import Ledger
+from emupin.node.decision import plan_beside, read_host
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -16,6 +14,6 @@ if TYPE_CHECKING:
 
 def settle_definition(root: str, policy: Policy, guest: Domain) -> Settled:
     """What the definition `guest` is to say, with what other guests have now. Raises HostError, DomainError."""
-    host = read_cached(root, guest.partition)
-    others = Ledger.look(root, policy).others(guest.uuid, cpus_that_matter(guest, policy, host))
-    return settle(guest, plan(guest, policy, host, others), host)
+    host = read_host(root, policy, guest)
+    _, planned = plan_beside(Ledger.look(root, policy, host), guest, policy, host)
+    return settle(guest, planned, host)
