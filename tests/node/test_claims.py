@@ -24,6 +24,7 @@ from hosts import HOOK, Answer, Host
 from emupin.base import cpuset
 from emupin.base.digest import hex_digest
 from emupin.base.errors import HostError
+from emupin.engine.hostcache import read_cached
 from emupin.guest import domainxml
 from emupin.live.facts import Facts
 from emupin.node.claims import PENDING_SECONDS, Ledger, from_mask
@@ -83,9 +84,14 @@ class Held(NamedTuple):
 NOTHING = Held({}, {}, {})
 
 
+def opened(host: Host) -> Ledger:
+    """The ledger as the hook opens it."""
+    return Ledger(str(host.root), POLICY, read_cached(str(host.root)))
+
+
 def held(host: Host, uuid: str | None = None) -> Held:
     """What the guests but `uuid` have."""
-    with Ledger(str(host.root), POLICY) as ledger:
+    with opened(host) as ledger:
         others = ledger.others(uuid, frozenset(range(128)))
     return Held(by_cpu(others.vcpus), by_cpu(others.dedicated), by_cpu(others.shared), others.previous)
 
@@ -99,13 +105,13 @@ def by_cpu(uses: Mapping[str, Cpus]) -> dict[int, str]:
 
 
 def claims(host: Host) -> dict[str, tuple[Cpus, bool]]:
-    with Ledger(str(host.root), POLICY) as ledger:
+    with opened(host) as ledger:
         return {owner: (from_mask(claim.cpus), claim.dedicated) for owner, claim in ledger.claims.items()}
 
 
 def age(host: Host, guest: GuestXml, seconds: float) -> None:
     """Make the guest's claim so much older."""
-    with Ledger(str(host.root), POLICY) as ledger:
+    with opened(host) as ledger:
         claim = ledger.claims[guest.uuid]
         ledger.claims[guest.uuid] = claim.replace(since=claim.since - seconds)
         ledger.save()
@@ -391,6 +397,62 @@ def test_of_two_guests_on_one_cpu_only_one_can_have_it_alone(host: Host) -> None
     assert placed(host, A) == "64"
 
 
+@pytest.mark.parametrize("first", ["prepare", "release"])
+def test_a_guest_on_whole_cores_keeps_what_it_has_whatever_call_is_the_first(host: Host, first: str) -> None:
+    """`release` does not look at the host: it cannot tell that such a guest is pinned."""
+    for cpu in range(128):
+        host.write(f"sys/devices/system/cpu/cpu{cpu}/topology/thread_siblings_list", f"{cpu % 64},{cpu % 64 + 64}\n")
+    host.set_policy(policy_text('dedicated, "vcpu:0"', "match: {pinned: true}", pool="32-35"))
+    run(host, replace(A, pins=pins("2,66", "3,67")), "32")
+    if first == "release":
+        release(host, C)
+    assert placed(host, B) == "33"
+
+
+@pytest.mark.parametrize(
+    ("rule", "guest", "emulator", "vhost", "left"),
+    [
+        ("placement: [dedicated], vhost: [dedicated]", A, "64", "65", "66-67"),
+        ('placement: ["vcpu:0"], vhost: [dedicated]', A, "2", "65", "64,66-67"),
+        ("placement: [dedicated]", replace(A, pins={}, vcpus=2, vcpu_attributes="cpuset='2-127'"), "64", "64", "65-67"),
+    ],
+    ids=["both", "vhost workers", "its vCPUs float"],
+)
+def test_what_threads_are_on_stays_theirs_when_the_ledger_is_lost(
+    host: Host, rule: str, guest: GuestXml, emulator: str, vhost: str, left: str
+) -> None:
+    first, second = f"{{name: a, match: {{name: nfv-a}}, {rule}}}", "{name: b, placement: pool}"
+    host.set_policy(f"version: 1\nhost: {{pool: 64-67}}\nrules:\n  - {first}\n  - {second}\n")
+    run(host, guest, emulator)
+    process = "proc/999999999"
+    for thread, name, cpus in (
+        (process, "qemu", emulator),
+        (f"{process}/task/999999999", "qemu", emulator),
+        (f"{process}/task/999999998", "vhost-999999999", vhost),
+    ):
+        host.write(f"{thread}/status", f"Name:\t{name}\nCpus_allowed_list:\t{cpus}\nMems_allowed:\t1\n")
+        host.write(f"{thread}/cgroup", "4:cpu:/machine/x\n")
+    (host.root / process / "fd").mkdir()
+    assert placed(host, B) == left
+
+
+def test_guests_that_libvirt_starts_all_over_the_pool_get_cpus_of_their_own(host: Host) -> None:
+    """Before `started` has moved it, and before libvirt's record says so, each is confined to all of the pool."""
+    guests = [replace(each, emulatorpin="64-127") for each in (A, B, C)]
+    host.set_policy(REFUSE.replace(', "vcpu:0"', ""))
+    assert [placed(host, each) for each in guests] == ["64", "65", "66"]
+    for each in guests[:2]:
+        run(host, each, "64-127")
+    host.write("proc/999999999/status", "Name:\tqemu\nCpus_allowed:\tff\nCpus_allowed_list:\t64\nMems_allowed:\t1\n")
+    assert placed(host, guests[2]) == "66"
+
+
+def test_a_filtered_guest_is_expected_where_the_filter_puts_it(host: Host) -> None:
+    host.set_policy(TEXT.replace('dedicated, "vcpu:0"', '"cpus:70"'))
+    assert placed(host, replace(A, emulatorpin="64-127"), "migrate") == "70"
+    assert held(host).shared == {70: UUID}
+
+
 # -- the ends of guests -----------------------------------------------------------------------------------------------
 
 
@@ -521,7 +583,7 @@ def test_vcpus_of_a_start_that_never_comes(host: Host, name: str) -> None:
     release(host, starting)
     assert held(host) == NOTHING
     prepare(host, starting)
-    with Ledger(str(host.root), POLICY) as ledger:
+    with opened(host) as ledger:
         start = ledger.starting[UUID]
         ledger.starting[UUID] = start.replace(since=start.since - PENDING_SECONDS - 1)
         ledger.save()

@@ -3,44 +3,61 @@
 from __future__ import annotations
 
 from emupin.base.mask import to_mask
-from emupin.engine.situation import vcpu_cpus
+from emupin.engine.situation import all_of, pinned_vcpus, vcpu_cpus
+from emupin.node import guestthreads
 from emupin.node.book import UNKNOWN, Claim
 from emupin.policy.match import find_rule
-from emupin.policy.values import AUTO, DEDICATED
+from emupin.policy.values import AUTO, DEDICATED, ERROR
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from emupin.engine.host import Host
     from emupin.guest.domain import Domain
-    from emupin.node.book import Book, RunningGuest
-    from emupin.policy.match import Cores
-    from emupin.policy.values import Policy
+    from emupin.node.book import RunningGuest
+    from emupin.node.claims import Ledger
+    from emupin.policy.values import Placement, Policy
 
     Newcomer = tuple[RunningGuest, Domain]
 
 
-def adopt(book: Book, newcomers: list[Newcomer], policy: Policy) -> None:
+def adopt(ledger: Ledger, newcomers: list[Newcomer], policy: Policy, host: Host) -> None:
     """Let the `newcomers` keep alone what their threads are on.
 
     Whose threads cannot be asked, since they have ended or are another container's, keeps what libvirt has recorded, if
     nobody is there: a record may be stale, threads are not.
     """
     for running, guest in sorted(newcomers, key=lambda each: each[0].seen == UNKNOWN):
-        cpus = _alone(running, guest, policy, book.host.cores if book.host else ())
-        if cpus and not any((claim.cpus | claim.former) & cpus for claim in book.claims.values()):
-            book.claims[running.uuid] = Claim(cpus, True, book.now)
+        claim = _claim(ledger, running, guest, policy, host)
+        alone = claim.alone if claim else 0
+        if claim and not any((other.cpus | other.vhost | other.former) & alone for other in ledger.claims.values()):
+            ledger.claims[running.uuid] = claim
 
 
-def _alone(running: RunningGuest, guest: Domain, policy: Policy, cores: Cores) -> int:
-    """The CPUs where its emulator threads are, if the policy would have dedicated so many to it.
+def _claim(ledger: Ledger, running: RunningGuest, guest: Domain, policy: Policy, host: Host) -> Claim | None:
+    """To the CPUs where its threads are, if the policy would have dedicated so many to it; None where it has none so.
 
-    They must be fit for it: in the pool, and none of its own vCPUs runs there.
+    They must be fit for it: in the pool, and no vCPU of its own is pinned there, or floats there against the policy.
     """
-    rule = find_rule(guest, policy, cores)
-    if rule is None or policy.pool is None:
-        return 0
-    sizes = {placement.number for placement in rule.placement if placement.word == DEDICATED}
-    if any(placement.word == AUTO for placement in rule.placement):
-        sizes.add(1)
-    cpus = running.seen if running.seen > 0 else to_mask(guest.emulatorpin or ())
-    fit = to_mask(policy.pool - vcpu_cpus(guest))
-    return cpus if cpus and not cpus & ~fit and bin(cpus).count("1") in sizes else 0
+    rule = find_rule(guest, policy, host.cores)
+    if rule is None or policy.pool is None or running.floats:
+        return None
+    own = vcpu_cpus(guest) if rule.checks["floating"] == ERROR else all_of(pinned_vcpus(guest, host))
+    fit = to_mask(policy.pool - own)
+
+    def is_alone(cpus: int, placements: Iterable[Placement]) -> bool:
+        return cpus > 0 and not cpus & ~fit and bin(cpus).count("1") in _sizes(placements)
+
+    cpus, vhost = running.seen if running.seen > 0 else to_mask(guest.emulatorpin or ()), 0
+    if rule.vhost and running.seen > 0 and (main := guestthreads.main_thread(ledger.root, running.pid)) > 0:
+        cpus, vhost = main, running.seen & ~main
+    dedicated, apart = is_alone(cpus, rule.placement), is_alone(vhost, rule.vhost)
+    if not dedicated and not apart:
+        return None
+    return Claim(cpus, dedicated, ledger.now, vhost=vhost if apart else 0, vhost_dedicated=apart)
+
+
+def _sizes(placements: Iterable[Placement]) -> set[int]:
+    """How many CPUs they may dedicate."""
+    return {each.number or 1 for each in placements if each.word in (AUTO, DEDICATED)}

@@ -22,6 +22,9 @@ if TYPE_CHECKING:
     Stamp = tuple[int, int, int]
     Record = tuple[str, Stamp, int, tuple[int, ...], int, int, int, bool]  # The fields of a RunningGuest.
 
+NEVER = (0, 0, 0)
+"""The stamp of a status file that is to be read again."""
+
 UNSEEN, UNKNOWN = -1, -2
 """In place of CPUs: nobody has looked since the status file changed; there was no process, or no telling."""
 
@@ -198,12 +201,18 @@ class Book:
         """Where emulator threads may be, or will be, by UUID.
 
         What the guest `uuid` has alone it does not lose to a mere record: libvirt starts guests where they were once.
+        Nor does a record count of a guest that was promised CPUs, and is not here yet or was seen on them: that is
+        where libvirt starts it, for the moment until the hook has moved it, and it may be all of the pool.
         """
         mine = self.claims.get(uuid or "")
         kept = ~mine.alone if mine else -1
-        found = {owner: start.emulator & kept for owner, start in self.starting.items()}
+        promised = {owner: claim.cpus | claim.vhost for owner, claim in self.claims.items() if claim.cpus}
+        found = {owner: start.emulator & kept for owner, start in self.starting.items() if owner not in promised}
         for owner, _, _, _, _, recorded, seen, floats in self.records.values():
-            found[owner] = recorded & kept if floats or seen < 0 else recorded & kept | seen
+            if floats or seen < 0:
+                found[owner] = recorded & kept
+            else:
+                found[owner] = seen if owner in promised and not seen & ~promised[owner] else recorded & kept | seen
         for owner, claim in self.claims.items():
             found[owner] = found.get(owner, 0) | claim.cpus | claim.vhost | claim.former
         return found

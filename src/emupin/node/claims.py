@@ -14,7 +14,7 @@ from emupin.base.files import RUN, lock, make_private_folder
 from emupin.base.mask import from_mask, to_mask
 from emupin.base.system import os
 from emupin.node import bookfile, runningguests
-from emupin.node.book import PENDING_SECONDS, UNKNOWN, UNSEEN, Book, Claim, RunningGuest
+from emupin.node.book import NEVER, PENDING_SECONDS, UNKNOWN, UNSEEN, Book, Claim, RunningGuest
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -121,13 +121,20 @@ class Ledger(Book):
         return newcomers
 
     def _adopt(self, newcomers: dict[str, Domain]) -> None:
-        """Running guests without a claim, whose ledger was lost or that started before us, keep what they have."""
+        """Running guests without a claim, whose ledger was lost or that started before us, keep what they have.
+
+        Who does not know policy and host cannot tell: they stay newcomers, for the next one to look at.
+        """
+        if self.policy is None or self.host is None:
+            for name in newcomers:
+                self.records[name] = tuple(RunningGuest(*self.records[name]).replace(stamp=NEVER).__dict__.values())
+            return
         from emupin.node.adoption import adopt
 
         for name in newcomers:
             self._look_at(name)
-        if self.policy:
-            adopt(self, [(RunningGuest(*self.records[name]), guest) for name, guest in newcomers.items()], self.policy)
+        found = [(RunningGuest(*self.records[name]), guest) for name, guest in newcomers.items()]
+        adopt(self, found, self.policy, self.host)
 
     def _look_at(self, name: str) -> None:
         """See where the emulator threads of one guest are now."""

@@ -12,16 +12,13 @@ from emupin.guest.cgroups import emulator_group
 from emupin.guest.domain import Status
 from emupin.guest.domainxml import read as read_domain
 from emupin.guest.threads import EMULATOR, VCPU, VHOST, read_threads
-from emupin.node.book import UNKNOWN, RunningGuest
+from emupin.node.book import NEVER, UNKNOWN, RunningGuest
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     Cpus = frozenset[int]
 
 CPU_FILES = "/sys/devices/system/cpu"
-
-NEVER = (0, 0, 0)
-"""The stamp of a file that is to be read again."""
 
 
 class Threads(Frozen):
