@@ -156,6 +156,13 @@ def test_dedicated_prefers(why: str, guest: GuestXml, others: Others, pool: str,
     assert chosen("dedicated", guest, others, pool=pool) == expected, why
 
 
+def test_pool_does_not_stay_where_an_orchestrator_put_it() -> None:
+    """Nova's union is as large as the rest of the pool, or larger."""
+    machine = SMT.replace(interrupts=cpuset.parse("4-5"))
+    assert chosen("pool", GuestXml(pins(4, 5), "4-5"), machine=machine, pool="4-7") == "6-7"
+    assert chosen("pool", GuestXml(GUEST.pins, "4-7"), machine=machine, pool="4-7") == "6-7"
+
+
 def test_dedicated_prefers_cpus_without_interrupts() -> None:
     machine = SMT.replace(interrupts=frozenset((2, 3)))
     assert chosen("dedicated", machine=machine, pool="2-5") == "4"
@@ -275,6 +282,8 @@ def test_a_check_that_is_an_error_narrows_the_choice() -> None:
     assert chosen("dedicated", guest, checks="smt: error", pool="75") == (
         "the only CPU, 75, of the pool is on cores that run vCPUs"
     )
+    floating = GuestXml({0: "10"}, vcpus=3, vcpu_attributes="cpuset='4-7'", realtime="1-2")
+    assert chosen("dedicated", floating, pool="4,40") == "40"
     isolated = host("xeon-2x16-offline-isolated")
     strict = chosen('"dedicated:2"', GuestXml(pins(8, 9)), checks="isolated: error", machine=isolated, pool="1-2,16,32")
     assert strict == "1,32"
@@ -290,6 +299,8 @@ def test_a_check_that_is_an_error_narrows_the_choice() -> None:
         ('"vcpu:0"', "dedicated", Others(), ("10", "2", "dedicated", True)),
         ("dedicated", "dedicated", Others(), ("2", "3", "dedicated", True)),
         ("dedicated", "pool", Others(), ("2", "3-4", "pool", False)),
+        ('"cpus:2"', "dedicated", Others(), ("2", "3", "dedicated", True)),
+        ("pool", "dedicated", Others(), ("2-4", "2", "dedicated", True)),
         ('"vcpu:0"', '["cpus:11", "cpus:28"]', Others(), ("10", "28", "cpus:28", False)),
         ('"vcpu:0"', '"vcpu:2"', Others(), ("10", "11", "vcpu:2", False)),
         ("dedicated", "dedicated", Others(vhost=frozenset((4,))), ("2", "4", "dedicated", True)),

@@ -10,7 +10,7 @@ from emupin.policy.values import AUTO, CPUS, DEDICATED, POOL, VCPU, Placement
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Mapping
 
     from emupin.engine.situation import Situation
     from emupin.policy.values import Policy, Rule
@@ -93,7 +93,7 @@ def _pool(_placement: Placement, situation: Situation) -> Choice:
     """The whole pool on the guest's NUMA nodes, less what other guests hold alone.
 
     CPUs that handle network interrupts are left out while there are others. Interrupts move about: threads stay where
-    they were put, unless more CPUs are without them by now.
+    they were put, unless more CPUs are without them by now. A pin in the XML counts as such where it looks like one.
     """
     pool, host = situation.policy.pool or frozenset(), situation.host
     near = pool
@@ -113,13 +113,12 @@ def _pool(_placement: Placement, situation: Situation) -> Choice:
     from emupin.engine.pool import interrupted  # Not every policy has a pool, and every import costs the hook.
 
     quiet = left - interrupted(situation) or left
-    stays = (before for before in _before(situation) if before <= left and len(before) >= len(quiet))
-    return Choice(next(stays, quiet))
-
-
-def _before(situation: Situation) -> Iterator[Cpus]:
-    """Where the guest's emulator threads have been."""
-    yield from filter(None, (situation.others.previous, situation.guest.emulatorpin))
+    before, pin = situation.others.previous, situation.guest.emulatorpin
+    if before and before <= left and len(before) >= len(quiet):
+        return Choice(before)
+    if pin and pin <= left and len(pin) == len(quiet) and pin.isdisjoint(vcpu_cpus(situation.guest)):
+        return Choice(pin)
+    return Choice(quiet)
 
 
 def _dedicated(placement: Placement, situation: Situation) -> Choice:
@@ -128,8 +127,8 @@ def _dedicated(placement: Placement, situation: Situation) -> Choice:
 
     wanted = placement.number or 1
     free, obstacles = free_cpus(wanted, situation)
-    for before in _before(situation):
-        if len(before) == wanted and before <= free:
+    for before in (situation.others.previous, situation.guest.emulatorpin):
+        if before and len(before) == wanted and before <= free:
             return Choice(before)
     if len(free) < wanted:
         return Choice(None, _shortage(wanted, free, obstacles, situation))

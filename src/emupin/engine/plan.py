@@ -185,14 +185,16 @@ def _with_vhost(decided: Plan, situation: Situation) -> Plan:
     guest, others = situation.guest, situation.others
     if not situation.rule.vhost or decided.cpus is None:
         return decided
-    own = {guest.uuid or guest.name: decided.cpus} if decided.dedicated else {}
-    apart = situation.replace(
-        guest=guest.replace(emulatorpin=None),
-        others=others.replace(dedicated={**others.dedicated, **own}, previous=others.vhost),
-    )
+    own, theirs = {guest.uuid or guest.name: decided.cpus}, others.replace(previous=others.vhost)
+    # CPUs of the emulator threads are the last that the workers get, and none of theirs where those have them alone.
+    beside = [theirs.replace(shared={**others.shared, **own}), theirs]
+    if decided.dedicated:
+        beside = [theirs.replace(dedicated={**others.dedicated, **own})]
+    apart = [situation.replace(guest=guest.replace(emulatorpin=None), others=each) for each in beside]
     problems = []
     for placement in situation.rule.vhost:
-        attempt = _try(placement, apart)
+        attempts = [_try(placement, each) for each in apart]
+        attempt = next((each for each in attempts if each.problem is None), attempts[-1])
         if attempt.problem is None:
             return decided.replace(
                 vhost=attempt.cpus,

@@ -7,7 +7,7 @@ guest is pinned to it and no other guest's emulator threads use it.
 from __future__ import annotations
 
 from emupin.engine.checks import pinned_cpus
-from emupin.engine.situation import all_of, floating_vcpus, vcpu_cpus
+from emupin.engine.situation import all_of, floating_vcpus, pins, vcpu_cpus
 from emupin.policy.values import ERROR, OFF
 
 TYPE_CHECKING = False
@@ -49,6 +49,9 @@ def _refused(wanted: int, situation: Situation) -> Iterable[tuple[str, Cpus]]:
     host, levels = situation.host, situation.rule.checks
     if levels["floating"] == ERROR:
         yield "where vCPUs float", _floated(situation)
+    if levels["realtime"] == ERROR and situation.guest.realtime:
+        urgent = [cpus for vcpu, cpus in pins(situation.guest) if vcpu in situation.guest.realtime]
+        yield "where realtime vCPUs float", frozenset().union(*filter(None, urgent))
     if host is None:
         return
     if levels["smt"] == ERROR:

@@ -1,4 +1,7 @@
-"""What systemd's unit files take from a slice that is not active yet. Source: systemd.unit(5)."""
+"""What systemd's unit files take from a slice that is not active yet. Source: systemd.unit(5), systemd.syntax(7).
+
+systemd leaves out a line with a value that it cannot read, and says so in its journal: so does this.
+"""
 
 from __future__ import annotations
 
@@ -28,7 +31,7 @@ def allowed_cpus(root: str, unit: str) -> Cpus | None:
         for line in _lines(path):
             key, _, value = line.partition("=")
             if key.strip() == "AllowedCPUs":
-                allowed = allowed | _cpu_list(path, value) if value.strip() else set()
+                allowed = allowed | _cpu_list(value) if value.strip() else set()
     return frozenset(allowed) or None
 
 
@@ -48,19 +51,19 @@ def _drop_ins(root: str, unit: str) -> list[str]:
 
 
 def _lines(path: str) -> list[str]:
-    """Raises HostError."""
+    """A line that ends in a backslash goes on in the next one. Raises HostError."""
     try:
         with open(path, encoding="utf-8", errors="surrogateescape") as file:
-            return file.read().splitlines()
+            return file.read().replace("\\\n", " ").splitlines()
     except FileNotFoundError:
         return []
     except OSError as error:
         raise HostError(path, f"cannot be read: {error.strerror}", "root may read it") from None
 
 
-def _cpu_list(path: str, value: str) -> Cpus:
+def _cpu_list(value: str) -> Cpus:
     """systemd takes blanks for commas."""
     try:
         return cpuset.parse(",".join(value.replace(",", " ").split()))
-    except cpuset.CpuListError as error:
-        raise HostError(path, f"AllowedCPUs: {error}", "`systemctl cat` shows the unit") from None
+    except cpuset.CpuListError:
+        return frozenset()
