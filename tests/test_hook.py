@@ -342,6 +342,74 @@ def test_a_hook_that_hangs_ends_by_itself(host: Host) -> None:
         assert "took more than 0.3 seconds" in str(host.audit()[-1]["reason"])
 
 
+LARGE = domain_xml(extra=f"<metadata><a>{'x' * 150_000}</a></metadata>\n")
+"""More than fits into a pipe."""
+
+
+def begin_within(seconds: float, host: Host, operation: str, stdout: int = subprocess.PIPE) -> subprocess.Popen[str]:
+    """The hook's Python with another limit."""
+    code = (
+        f"import sys; sys.path.insert(0, {str(PROJECT / 'src')!r}); from emupin.bundle import loader; "
+        f"loader.use({operation!r}); import emupin.hook as hook; hook.SECONDS = {seconds}; hook.main()"
+    )
+    return subprocess.Popen(
+        [python(), "-I", "-S", "-c", code, "0", "nfv-1", operation],
+        stdin=subprocess.PIPE, stdout=stdout, stderr=subprocess.PIPE, text=True, env={"EMUPIN_ROOT": str(host.root)},
+    )  # fmt: skip
+
+
+def test_an_answer_that_is_being_printed_is_not_broken_off(host: Host) -> None:
+    """The shell, or libvirt, may be slow to read it: half a document would be what libvirt starts."""
+    host.call("migrate", LARGE)
+    call = begin_within(1.0, host, "migrate")
+    assert call.stdin
+    call.stdin.write(LARGE)
+    call.stdin.close()
+    time.sleep(2)
+    assert call.stdout
+    assert call.stdout.read() == LARGE.replace("'2-5'/>", "'2'/>")
+    assert call.wait() == 0
+    assert host.audit()[-1]["outcome"] == "rewritten"
+
+
+@pytest.mark.parametrize(("policy", "status"), [(POLICY, 4), (REFUSE, 3)])
+def test_an_answer_that_could_not_be_printed_to_its_end_is_none(host: Host, policy: str, status: int) -> None:
+    host.set_policy(policy)
+    reader, writer = os.pipe()
+    call = begin_within(9.0, host, "migrate", writer)
+    os.close(writer)
+    os.close(reader)
+    call.communicate(domain_xml())
+    assert call.returncode == status
+    assert "stdout: cannot be written: Broken pipe" in str(host.audit()[-1]["reason"])
+
+
+@pytest.mark.parametrize(("seconds", "kept"), [(9.0, True), (6.5, False)])
+def test_modules_are_kept_only_where_there_is_time_for_it(host: Host, seconds: float, kept: bool) -> None:
+    call = begin_within(seconds, host, "prepare")
+    call.communicate(domain_xml())
+    assert call.returncode == 0
+    assert (host.root / "run/emupin/modules-prepare").exists() == kept
+
+
+def test_a_policy_that_is_a_link_to_nowhere_leaves_the_last_good_one_in_force(host: Host) -> None:
+    host.call("migrate", domain_xml())
+    policy = host.root / "etc/emupin/policy.yaml"
+    policy.unlink()
+    policy.symlink_to("/no/such")
+    assert host.call("migrate", domain_xml()).output == domain_xml(emulatorpin="2")
+    assert "the last good policy stays in force" in str(host.audit()[-1]["warnings"])
+
+
+def test_a_cache_that_cannot_be_written_costs_no_guest_its_start(host: Host) -> None:
+    host.set_policy(REFUSE)
+    other = f"<domain type='kvm'><name>other</name><uuid>{UUID[::-1]}</uuid><vcpu cpuset='9'>1</vcpu></domain>"
+    host.write("run/libvirt/qemu/other.xml", f"<domstatus pid='0'>{other}</domstatus>")
+    (host.root / "run/emupin/guests").mkdir(parents=True)
+    assert host.call("prepare", domain_xml()).status == 0
+    assert host.audit()[-1]["outcome"] == "decided"
+
+
 def test_a_new_policy_under_a_pretended_python3_minimal(host: Host) -> None:
     """It has neither json nor difflib, which only reading a policy needs: what was compiled before stays in force."""
     code = (

@@ -136,6 +136,19 @@ def test_nothing_ends_a_running_guest_under_refuse(host: Host, begin: Callable[[
     assert call.end()[:3] == (0, b"", b"")
 
 
+@pytest.mark.parametrize("shell", ["dash", "bash --posix"])
+@pytest.mark.parametrize("name", ["HUP", "INT", "QUIT", "PIPE", "ALRM", "TERM"])
+def test_a_signal_to_the_shell_ends_no_guest(host: Host, name: str, shell: str) -> None:
+    """`systemctl kill` reaches every process of libvirtd's unit; Python goes on where it was not meant."""
+    host.hook.write_text(host.hook.read_text().replace("#!/bin/sh", f"#!/bin/{shell}"))
+    host.set_policy(REFUSE)
+    call = Running(host, "reconnect")
+    os.kill(call.process.pid, getattr(signal, f"SIG{name}"))
+    assert call.process.communicate(domain_xml().encode(), timeout=LIMIT + BUSY) == (b"", b"")
+    assert call.process.returncode == 0
+    assert host.audit()[-1]["op"] == "reconnect"
+
+
 def test_a_rule_that_lets_guests_start_takes_back_what_the_default_said(host: Host) -> None:
     """Its trail is locked for longer than the limit: Python is killed once it knows the rule."""
     import fcntl

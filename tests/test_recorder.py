@@ -349,10 +349,36 @@ def test_an_order_that_cannot_be_read_keeps_no_other_from_being_carried_out_with
     folder.mkdir(parents=True)
     (folder / OTHER).write_text(content, encoding="latin-1")
     (folder / f"{OTHER}.4711").write_text("still being written")
+    (folder / "a folder").mkdir()
     with pytest.raises(AssertionError, match="4711"):
         serve(tmp_path, order())
     assert guest.pins[LIVE] == "2"
-    assert os.listdir(folder) == [f"{OTHER}.4711"]
+    assert sorted(os.listdir(folder)) == [f"{OTHER}.4711", "a folder"]
+
+
+@pytest.mark.usefixtures("guest")
+@pytest.mark.parametrize("alone", [False, True])
+def test_a_guest_that_the_ledger_does_not_know_is_recorded_unless_its_cpus_are_another_s_with_a_faked_libvirt(
+    tmp_path: Path, alone: bool
+) -> None:
+    """The ledger was lost, or /run was full when it was to be noted."""
+    folder = tmp_path / "run/libvirt/qemu"
+    folder.mkdir(parents=True)
+    (folder / "other.xml").write_text(f"<domstatus pid='1'>{domain_xml('other', uuid=OTHER)}</domstatus>")
+    with Ledger(str(tmp_path), RULES) as ledger:
+        ledger.claim(OTHER, frozenset((2,)), dedicated=alone)
+        ledger.save()
+    assert list(record(tmp_path, order(persist=False))) == ([] if alone else ["live"])
+
+
+def test_a_recording_process_that_ends_by_a_mistake_says_so() -> None:
+    code = (
+        f"import sys; sys.path.insert(0, {str(PROJECT / 'src')!r}); from emupin import recorder, trouble; "
+        "trouble.log = lambda root, line, trouble: print(line); recorder._close_inherited = print; "
+        "recorder.serve = lambda root: 1 / 0; recorder.main()"
+    )
+    done = subprocess.run([python(), "-c", code], capture_output=True, text=True, check=False)
+    assert done.stdout.splitlines()[-1] == "ZeroDivisionError: division by zero"
 
 
 def test_without_libvirt_python_one_line_says_what_to_install(tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ FLOORS = (
     ("grammar",),
     ("node",),
     ("trail",),
-    ("bundle", "order"),
+    ("bundle", "order", "trouble"),
     ("recording",),
     ("hook", "recorder"),
     ("trace",),

@@ -32,9 +32,13 @@ else:
 
 REFUSED = 3
 """Exit status: libvirt must not start this guest."""
+UNPRINTED = 4
+"""Exit status: what was printed is not whole."""
 
 SECONDS = 9.0
 """Until the work is broken off: the shell's ten, less one for reporting it."""
+KEEPING_SECONDS = 7.0
+"""To keep modules takes some times as long as the call itself: whoever has less left does not begin it."""
 
 FILTERS = ("migrate", "restore")  # libvirt takes their output for the domain XML.
 DECIDES = ("prepare", *FILTERS)
@@ -70,20 +74,25 @@ def main() -> None:
     if not status and call.operation not in FILTERS:
         _set_refuses(call, "start")  # All is done: what goes wrong from here on stops no guest.
     if call.last_act:
-        limit.end()
         call.last_act()
-    loader.keep(found)  # Behind all that counts: it takes the longest of all where it has something to do.
+    if limit.left() > KEEPING_SECONDS:
+        loader.keep(found)  # Behind all that counts: it takes the longest of all where it has something to do.
     os._exit(status)
 
 
 def run(call: Call) -> int:
-    """Serve `call`; the exit status."""
+    """Serve `call`; the exit status. The work has a limit, but an answer that is being printed is not broken off."""
     sys.excepthook = lambda kind, error, trace: _report_bug(call, kind, error, trace)
     limit.begin(SECONDS)
     try:
-        _print(call, serve(call))
+        answer = serve(call)
+        limit.end()
     except EmupinError as error:
         return _trouble(call, str(error))
+    try:
+        files.write_all(call.output, answer)
+    except OSError as error:
+        return _trouble(call, f"stdout: cannot be written: {error.strerror}; find out what closed it") or UNPRINTED
     return 0
 
 
@@ -104,8 +113,8 @@ def serve(call: Call) -> bytes:
     _set_refuses(call, found.policy.on_failure)
     from emupin.node.decision import decide
 
-    source = f"domain XML of {call.name}"
-    decision = call.decision = decide(call.root, found.policy, _read_stdin(call), source, found.problems)
+    data, source, filtered = _read_stdin(call), f"domain XML of {call.name}", call.operation in FILTERS
+    decision = call.decision = decide(call.root, found.policy, data, source, found.problems, filtered=filtered)
     if warnings := decision.warnings(told=found.problems):
         from emupin.node import told
 
@@ -134,14 +143,6 @@ def _act(call: Call, decision: Decision) -> bytes:
 
     told.warn(call.root, call.name, call.operation, (str(failure),))
     return _changed(call, decision, changes)
-
-
-def _print(call: Call, answer: bytes) -> None:
-    """Raises HostError."""
-    try:
-        files.write_all(call.output, answer)
-    except OSError as error:
-        raise HostError("stdout", f"cannot be written: {error.strerror}", "find out what closed it") from None
 
 
 def _set_refuses(call: Call, on_failure: str) -> None:
@@ -276,25 +277,15 @@ def _trouble(call: Call, message: str) -> int:
 
 def _report(call: Call, message: str) -> None:
     """The trouble in syslog and in the audit trail."""
-    from emupin.node import told
+    from emupin import trouble
 
-    patience = limit.end()
-    text = told.in_short(call.root, call.name, call.operation, message)
-    log(call.root, f"{call.operation}: {text}", trouble=True)
-    entry = entries.failure(call.operation, "refused" if call.refuses else "failed", call.name, call.decision, text)
-    if not call.trail_fails:
-        try:
-            writer.append(call.root, entry, patience=patience)
-            told.note(call.root, call.name, call.operation, message)
-        except HostError as error:
-            log(call.root, f"{call.name}: {error}", trouble=True)
+    trouble.report(call.root, call.name, call.operation, message, call.decision, call.refuses, not call.trail_fails)
 
 
 def _report_bug(call: Call, kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
     """An error that nobody foresaw: its traceback goes to syslog, and the policy decides as for any other trouble."""
-    import traceback
+    from emupin import trouble
 
-    for line in traceback.format_exception(kind, error, trace):
-        log(call.root, line.rstrip(), trouble=True)
+    trouble.log_traceback(call.root, kind, error, trace)
     status = _trouble(call, f"guest {call.name}: {kind.__name__}: {error} (a bug: the traceback is in syslog)")
     os._exit(status)

@@ -14,6 +14,7 @@ import os
 import sys
 import time
 
+from emupin import trouble
 from emupin.base import cpuset, files
 from emupin.base.errors import BusyError, EmupinError
 from emupin.base.frozen import Frozen
@@ -42,6 +43,7 @@ TAKEN = "."
 def main(words: str = "") -> None:
     """The process that `order.leave` starts, with the lock in its hands; or without, for the one order in `words`."""
     root, only = files.root_from_environment(), _parsed(words)
+    sys.excepthook = lambda kind, error, trace: trouble.log_traceback(root, kind, error, trace)
     _close_inherited(2 if only else LOCK_AT)
     if only:
         _serve_one(root, only)
@@ -142,10 +144,16 @@ def _names(root: str) -> list[str]:
     that had taken the others may end this one.
     """
     try:
-        names = [name for name in os.listdir(root + ORDERS) if "." not in name.lstrip(TAKEN)]
-        return sorted(names, key=lambda name: (name.startswith(TAKEN), name))
+        with os.scandir(root + ORDERS) as entries:
+            names = [entry.name for entry in entries if is_order(entry.name) and entry.is_file(follow_symlinks=False)]
     except FileNotFoundError:  # Nobody has ordered, or emupin was uninstalled meanwhile.
         return []
+    return sorted(names, key=lambda name: (name.startswith(TAKEN), name))
+
+
+def is_order(name: str) -> bool:
+    """Whether a file in the folder of orders is one, and not still being written, or left so."""
+    return "." not in name.lstrip(TAKEN)
 
 
 def _parsed(words: str) -> Order | None:

@@ -170,13 +170,11 @@ def _record_live(domain: libvirt.virDomain, order: Order, book: _Book) -> Record
     """
     import libvirt
 
-    guest = read(domain.XMLDesc(0).encode(), "live definition")
-    if bookfile.promised(book.root, order.uuid) not in (None, order.cpus):
-        log(book.root, f"{guest.name}: record: decided anew meanwhile, the order for {cpuset.text(order.cpus)} is void")
+    guest, cpus = read(domain.XMLDesc(0).encode(), "live definition"), order.cpus or frozenset()
+    if not bookfile.stands(book.root, order.uuid, cpus):
+        log(book.root, f"{guest.name}: record: decided anew meanwhile, the order for {cpuset.format(cpus)} is void")
         return None
-    return _pin(
-        domain, guest, order.cpus or frozenset(), order.follow_iothreads, (LIVE, libvirt.VIR_DOMAIN_AFFECT_LIVE), book
-    )
+    return _pin(domain, guest, cpus, order.follow_iothreads, (LIVE, libvirt.VIR_DOMAIN_AFFECT_LIVE), book)
 
 
 def _record_persistent(domain: libvirt.virDomain, root: str, policy: Policy, book: _Book) -> Recorded | None:

@@ -496,8 +496,8 @@ def pool_switched_off(lab: Lab) -> None:
 
 @fault(PROBLEM, "2 pins wait in ")
 def orders_that_nobody_carries_out(lab: Lab) -> None:
-    """One that is too old, one that a process took two hours ago; the others are being seen to."""
-    for name, age in (("a", 300), (".b", 7200), ("c", 30), (".d", 300)):
+    """One that is too old, one that a process took two hours ago; the others are being seen to, or were never whole."""
+    for name, age in (("a", 300), (".b", 7200), ("c", 30), (".d", 300), ("e.4711", 7200)):
         order = lab.write(f"run/emupin/orders/{name}", "{}")
         os.utime(order, (lab.now - age, lab.now - age))
 

@@ -18,16 +18,18 @@ REPORT_SECONDS = 0.5
 """How long to wait for other writers of the audit trail with a report, whatever it is that took the time."""
 
 _deadline = float("inf")
+_holds = False
 
 
 def begin(seconds: float) -> None:
     """Raise TimedOutError after `seconds`; in a system call that does not end, Python cannot: the shell ends it."""
-    global _deadline
+    global _deadline, _holds
 
     def expire(_number: int, _frame: FrameType | None) -> None:
-        raise TimedOutError("the hook", f"took more than {seconds:g} seconds", "a disk or a lock may be stuck")
+        if _holds:
+            raise TimedOutError("the hook", f"took more than {seconds:g} seconds", "a disk or a lock may be stuck")
 
-    _deadline = time.monotonic() + seconds
+    _deadline, _holds = time.monotonic() + seconds, True
     _signal.signal(_signal.SIGALRM, expire)
     _signal.pthread_sigmask(_signal.SIG_UNBLOCK, (_signal.SIGALRM,))
     _signal.setitimer(_signal.ITIMER_REAL, seconds)
@@ -35,5 +37,12 @@ def begin(seconds: float) -> None:
 
 def end() -> float:
     """Let what follows, a report, not be broken off; how long it may wait for others, in seconds."""
+    global _holds
+    _holds = False  # Python may come to a signal later than the kernel.
     _signal.setitimer(_signal.ITIMER_REAL, 0)
-    return min(max(_deadline - time.monotonic(), REPORT_SECONDS), LOCK_SECONDS)
+    return min(max(left(), REPORT_SECONDS), LOCK_SECONDS)
+
+
+def left() -> float:
+    """Seconds until the limit."""
+    return _deadline - time.monotonic()

@@ -1,8 +1,8 @@
 """Writes the file that the hook's modules come from (see `loader`)."""
 
 from __future__ import annotations
-
 import __future__
+
 import ast
 import marshal
 import os
@@ -22,7 +22,7 @@ PIECE = 1 << 16
 
 
 class _Bare(ast.NodeTransformer):
-    """Takes out what only a type checker or the compiler reads, but for the annotations of classes: a value's fields."""
+    """Takes out what only type checkers and the compiler read, but for the annotations of classes: a value's fields."""
 
     def visit_arg(self, node: ast.arg) -> ast.arg:
         node.annotation = None

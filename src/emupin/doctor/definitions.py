@@ -14,7 +14,7 @@ from emupin.engine import topology
 from emupin.engine.startable import obstacle
 from emupin.guest import domainxml
 from emupin.order import ORDERS
-from emupin.recorder import TAKEN, WAIT_SECONDS
+from emupin.recorder import TAKEN, WAIT_SECONDS, is_order
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -42,7 +42,7 @@ def check_startable(machine: Machine) -> Iterator[Diagnosis]:
 def check_recorded(machine: Machine) -> Iterator[Diagnosis]:
     """No pin waits to be recorded for longer than it may, which says nothing where none does. Raises HostError."""
     late = 0
-    for name in machine.names(ORDERS):
+    for name in filter(is_order, machine.names(ORDERS)):
         ordered = machine.status(f"{ORDERS}/{name}")
         patience = WAIT_SECONDS if name.startswith(TAKEN) else MOMENT
         late += ordered is not None and ordered.st_mtime < machine.now - patience - MOMENT

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from emupin.base import cached
 from emupin.base.files import RUN, read_bytes, replace_file
-from emupin.base.mask import from_mask
+from emupin.base.mask import to_mask
 from emupin.base.system import os
 from emupin.node.book import Book, Claim, RunningGuest, Start
 
@@ -65,16 +65,16 @@ def _about(boot: str) -> tuple[object, ...]:
     return RunningGuest._fields, boot
 
 
-def promised(root: str, uuid: str) -> Cpus | None:
-    """What the guest `uuid` was given last, no CPUs where that was taken back; None where there is no ledger to ask.
+def stands(root: str, uuid: str, cpus: Cpus) -> bool:
+    """Whether the guest `uuid`, which was given `cpus` once, has them still.
 
-    A ledger that does not know the guest was lost since: its CPUs may be another's.
+    Where the ledger does not know it, since it was lost or could not be written, it has them unless another guest has
+    some of them alone.
     """
-    book = Book()
-    if not load(root, book).data:
-        return None
+    book, wanted = Book(), to_mask(cpus)
+    load(root, book)
     claim = book.claims.get(uuid)
-    return from_mask(claim.cpus) if claim else frozenset()
+    return claim.cpus == wanted if claim else not any(other.alone & wanted for other in book.claims.values())
 
 
 def save(root: str, book: Book, written: Written) -> None:
@@ -88,7 +88,7 @@ def save(root: str, book: Book, written: Written) -> None:
     if data != written.data:
         replace_file(root + FILE, data, durable=False)
     if book.records != written.records:
-        cached.write(root + CACHE, _about(boot), book.records)
+        cached.keep(root + CACHE, _about(boot), book.records)
 
 
 def _lines(book: Book, boot: str) -> list[str]:
