@@ -439,3 +439,27 @@ def test_a_section_that_is_passed_over_ends_where_it_ends(text: str) -> None:
     for sections in (frozenset(), frozenset(("metadata",)), frozenset(("devices",)), domainxml.LONG_SECTIONS):
         guest = domainxml.read(data, "x", sections)
         assert (guest.vcpus, guest.emulatorpin) == (2, frozenset((1,)))
+
+
+PINNED = "<vcpu>2</vcpu><cputune><vcpupin vcpu='0' cpuset='8'/><emulatorpin cpuset='1'/></cputune>"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        f"<devices/>{PINNED}<devices></devices>",
+        f"<devices />{PINNED}<!-- </devices> -->",
+        f"<devices a='>'/>{PINNED}<?x </devices ?>",
+        f"<devices\n/>{PINNED}<x><![CDATA[</devices>]]></x>",
+        f"<devices a='/>'><!-- </devices> --></devices>{PINNED}",
+        f"<devices><devices/><a></a></devices>{PINNED}<devices></devices>",
+        f"<devices><devices></devices><![CDATA[</devices]]></devices>{PINNED}<devices/>",
+        f"<devices></devices ><devices></devices>{PINNED}",
+        f"<devices xmlns='urn:x'/>{PINNED}<devices></devices>",
+    ],
+)
+def test_whatever_devices_look_like_nothing_behind_them_is_missed(text: str) -> None:
+    """They are most of a document, and mostly the last that counts: then the rest is not looked at."""
+    for sections in (frozenset(), frozenset(("metadata",)), domainxml.LONG_SECTIONS):
+        read = domainxml.read(f"<domain><name>a</name>{text}</domain>".encode(), "x", sections)
+        assert (read.vcpus, read.vcpupins, read.emulatorpin) == (2, {0: frozenset((8,))}, frozenset((1,)))

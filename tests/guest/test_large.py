@@ -89,6 +89,15 @@ def test_huge_pages_for_many_cells() -> None:
     assert found == (frozenset((1,)),)
 
 
+@pytest.mark.parametrize("inside", ["", "<!-- -->" * 5_000], ids=["many", "long"])
+@pytest.mark.parametrize("devices", ["<devices/>", "<devices></devices>", "<devices><devices></devices></devices>"])
+def test_devices_again_and_again(devices: str, inside: str) -> None:
+    again = (devices + inside) * (400 if inside else 200_000)
+    data = domain_xml().replace("</domain>", f"{again}</domain>").encode()
+    with in_time():
+        assert read(data, "test", frozenset()).vcpus == 4
+
+
 @pytest.mark.parametrize(
     ("tunes", "says"),
     [

@@ -154,9 +154,16 @@ class Document:
         return start, end
 
     def _is_last(self, element: Element, wanted: Wanted) -> bool:
-        """Whether nothing that looks like a `wanted` element follows the first that looks like the end of `element`."""
-        end = max(self.data.find(b"</" + element.name.encode(), element.start), element.start + 1)
-        return not [name for name in wanted if self.data.find(b"<" + name.encode(), end) >= 0]
+        """Whether nothing that looks like a `wanted` element follows the first that looks like the end of `element`.
+
+        That one is never behind the true end where the start tag ends in its name, so `element` is not closed by it.
+        """
+        name = element.name.encode()
+        if not self.data.startswith(b"<%b>" % name, element.start):
+            return False
+        end = self.data.find(b"</" + name, element.start)
+        # Its like first: each of many is asked no further than the next.
+        return all(self.data.find(b"<" + each.encode(), end) < 0 for each in (element.name, *wanted))
 
     def _refuse_root(self, where: int, name: str, attributes: Mapping[str, str]) -> NoReturn:
         prefix, _, local = name.rpartition(":")
