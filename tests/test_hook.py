@@ -289,6 +289,16 @@ def test_a_policy_that_breaks_leaves_the_last_good_one_in_force(host: Host) -> N
     assert "(the last good policy stays in force)" in warning
 
 
+def test_a_policy_that_its_parser_stumbles_over_leaves_the_last_good_one_in_force(host: Host) -> None:
+    """It says `refuse`: that holds, too."""
+    host.set_policy(REFUSE)
+    host.call("migrate", domain_xml())
+    host.set_policy(REFUSE.replace("name: nfv", 'name: "\\U00110000"'))
+    assert host.call("migrate", domain_xml()).output == domain_xml(emulatorpin="2")
+    assert "policy.yaml:" in str(host.audit()[-1]["warnings"])
+    assert host.call("migrate", "<domain>").status == 1
+
+
 def test_the_last_good_policy_is_the_one_that_was_in_force_last(host: Host) -> None:
     host.call("migrate", domain_xml())
     host.set_policy(POLICY.replace("vcpu:0", "cpus:9"))

@@ -93,6 +93,14 @@ def test_yaml_does_not_guess() -> None:
     assert rule.match.project == ("00012345",)
 
 
+def test_a_directive_with_endless_digits() -> None:
+    """Some Pythons read them; those say that the version is not theirs, or is taken."""
+    for version in ("9" * 5000 + ".1", "1." + "9" * 5000):
+        for problem in problems(f"\n%YAML {version}\n---\nversion: 1\nrules: []\n".encode(), "policy.yaml"):
+            assert str(problem).startswith("policy.yaml:2: not YAML: ")
+            assert str(problem).endswith("remove the line that begins with %")
+
+
 def test_too_large() -> None:
     with pytest.raises(PolicyError, match="larger than 1 MiB"):
         compile_policy(b"#" * (1024 * 1024 + 1), "policy.yaml")

@@ -56,13 +56,18 @@ def _decode(data: bytes, source: str) -> str:
 def _read_yaml(text: str, tree: Tree) -> None:
     yaml = _pyyaml(tree.source)
     try:
-        for event in yaml.parse(text, Loader=yaml.BaseLoader):
-            _add_yaml(event, tree, yaml)
+        loader = yaml.BaseLoader(text)
     except yaml.reader.ReaderError as error:
         tree.refuse(text.count("\n", 0, error.position) + 1, "holds a character that YAML forbids", "remove it")
+    try:
+        while loader.check_event():
+            _add_yaml(loader.get_event(), tree, yaml)
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         tree.refuse(mark.line + 1 if mark else 1, f"not YAML: {_problem(error)}", _cure(error))
+    except (ValueError, OverflowError):  # PyYAML gives whatever digits it finds to chr() and int().
+        what = "not YAML: the number in an escape such as \\U0010FFFF or in a line that begins with % is too large"
+        tree.refuse(loader.line + 1, what, "write the character itself; remove the line that begins with %")
 
 
 def _pyyaml(source: str) -> types.ModuleType:
