@@ -176,6 +176,13 @@ def test_memory_that_little_is_said_of() -> None:
     assert guest("<cpu><numa><cell memory='1'/><cell memory='1'/></numa></cpu>").memory.cells == (0, 1)
 
 
+def test_a_page_is_for_all_memory_where_there_are_no_cells(libvirt: Libvirt) -> None:
+    pages = "<hugepages><page size='2048' unit='KiB' nodeset='0'/></hugepages>"
+    data = minimal(f"<memoryBacking>{pages}</memoryBacking><numatune><memory nodeset='1'/></numatune>")
+    for read in (domainxml.read(data, "x"), domainxml.read(libvirt.printed(data), "libvirt")):
+        assert read.memory.preallocated == (frozenset((1,)),)
+
+
 def test_what_runs_and_below_what() -> None:
     inside = "<os><type arch='x86_64'>hvm</type></os><resource><partition>/machine/rt</partition></resource>"
     assert (guest(inside).os_type, guest(inside).partition) == ("hvm", "/machine/rt")

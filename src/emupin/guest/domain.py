@@ -94,12 +94,14 @@ class Memory(Frozen):
         """The different nodes of parts of the memory that are bound to some and allocated before the guest starts.
 
         As qemuBuildMemoryBackendProps has it: a guest without cells has one part; nothing is bound by `restrictive`.
+        Of a page in a guest without cells libvirt drops the `nodeset`.
         """
         if self.mode == "restrictive":
             return ()
         parts: list[tuple[int | None, Nodes | None]] = [(cell, self.memnodes.get(cell)) for cell in self.cells]
         parts = [(cell, nodes or self.nodes) for cell, nodes in parts or [(None, None)]]
-        if not self.immediate and None not in self.hugepages:
+        in_whole = self.immediate or None in self.hugepages or (self.hugepages and not self.cells)
+        if not in_whole:
             large: Nodes = frozenset().union(*{cells for cells in self.hugepages if cells})
             parts = [(cell, nodes) for cell, nodes in parts if cell in large]
         return tuple(dict.fromkeys(nodes for _, nodes in parts if nodes))
