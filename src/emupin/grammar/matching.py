@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 from emupin.base.nearmiss import near_miss, nearest
 from emupin.grammar.nodes import show
 from emupin.grammar.schema import Value
@@ -22,6 +24,13 @@ EXTRA_SPECS = (
 FLAGS = ("pinned", "realtime")
 WILDCARDS = frozenset("*?[")
 HEXADECIMAL = frozenset("0123456789abcdef")
+
+MISREAD = {
+    r"\\": ("a backslash, which stands for itself", "write [*], [?] or [[] for one of these characters itself"),
+    r"\[\^": ("[^, which does not mean 'none of'", "write [!, as in [!a-z]"),
+    r"\[([:.=])[^][]*\1\]": ("a class of characters, which is not known", "write the characters, as in [0-9a-f]"),
+}
+"""What bash reads otherwise than `fits`, by how it is found: what it is, and what to write."""
 
 
 def read_match(value: Value) -> Match:
@@ -66,8 +75,11 @@ def _patterns(key: str, field: Value) -> tuple[str, ...]:
 
 
 def _pattern(key: str, item: Value, text: str) -> str:
+    misread = next((says for form, says in MISREAD.items() if re.search(form, text)), None)
     if "[" in text and "]" not in text[text.rindex("[") :]:
         item.complain(f"the [ in {show(text)!r} is never closed", "write [0-9] for one of a set, [[] for [ itself")
+    elif misread:
+        item.complain(f"{show(text)!r} has {misread[0]}", misread[1])
     elif key == "uuid" and text:
         return _uuid(item, text)
     elif key == "interface" and text and text not in INTERFACES and WILDCARDS.isdisjoint(text):
