@@ -84,6 +84,27 @@ def test_full_policy_means() -> None:
     assert policy.rules[1].on_failure == "refuse"
 
 
+@pytest.mark.parametrize(
+    "pattern",
+    [
+        "5a3f*", "*", "**", "5A3F0C1D-*", "*aabbccd", "*-2233-*", "????????-????-????-????-????????????", "[5-7]a[!0]*",
+        "5a3f0c1d[-]*", "[]5]*", "*[!g]", "5a3f0c1d-2233-4455-6677-88990aabbccd*", "*0*1*2*3*",
+    ],
+)  # fmt: skip
+def test_a_pattern_that_some_uuid_fits(pattern: str) -> None:
+    text = f'{{version: 1, rules: [{{name: a, match: {{uuid: "{pattern}"}}, placement: keep}}]}}'
+    assert compile_text(text).rules[0].match.uuid == (pattern.lower(),)
+
+
+def test_a_project_is_written_as_nova_writes_it() -> None:
+    """Where it looks like one of Nova's."""
+    others = "[0123456789012345678901234567E890-x, 0C1D*, 0C1D-5B7E, Telco]"
+    text = "{version: 1, rules: [{name: a, match: {project: %s}, placement: keep}]}"
+    for project in ("0C1D5B7E9A2F4C6D8E0F1A2B3C4D5E6F", "0c1d5b7e-9a2f-4c6d-8e0f-1a2b3c4d5e6f"):
+        assert compile_text(text % project).rules[0].match.project == ("0c1d5b7e9a2f4c6d8e0f1a2b3c4d5e6f",)
+    assert compile_text(text % others).rules[0].match.project == tuple(others.strip("[]").split(", "))
+
+
 def test_yaml_does_not_guess() -> None:
     policy = compile_policy((POLICIES / "good" / "guesses.yaml").read_bytes(), "guesses.yaml")
     rule = policy.rules[0]

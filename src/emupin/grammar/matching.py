@@ -7,6 +7,7 @@ import re
 from emupin.base.nearmiss import near_miss, nearest
 from emupin.grammar.nodes import show
 from emupin.grammar.schema import Value
+from emupin.policy.match import fits
 from emupin.policy.values import Match
 
 INTERFACES = (
@@ -24,6 +25,8 @@ EXTRA_SPECS = (
 FLAGS = ("pinned", "realtime")
 WILDCARDS = frozenset("*?[")
 HEXADECIMAL = frozenset("0123456789abcdef")
+UUID = "5a3f0c1d-2233-4455-6677-88990aabbccd"
+"""For example."""
 
 MISREAD = {
     r"\\": ("a backslash, which stands for itself", "write [*], [?] or [[] for one of these characters itself"),
@@ -82,6 +85,8 @@ def _pattern(key: str, item: Value, text: str) -> str:
         item.complain(f"{show(text)!r} has {misread[0]}", misread[1])
     elif key == "uuid" and text:
         return _uuid(item, text)
+    elif key == "project":
+        return _hexadecimal(text) or text
     elif key == "interface" and text and text not in INTERFACES and WILDCARDS.isdisjoint(text):
         item.complain(f"libvirt has no interface type {show(text)!r}", near_miss(text, INTERFACES))
     return text
@@ -89,14 +94,35 @@ def _pattern(key: str, item: Value, text: str) -> str:
 
 def _uuid(item: Value, text: str) -> str:
     """A UUID as libvirt prints it, or a pattern for one, in lower case."""
-    text = text.lower()
-    digits = text.replace("-", "")
-    if WILDCARDS.isdisjoint(text):
-        if len(digits) != 32 or not HEXADECIMAL.issuperset(digits):
-            hint = "a UUID has 32 hexadecimal digits; `virsh domuuid` prints a guest's"
-            item.complain(f"{show(text)!r} is not a UUID", hint)
-        return "-".join((digits[:8], digits[8:12], digits[12:16], digits[16:20], digits[20:]))
-    odd = "".join(sorted(set(digits) - HEXADECIMAL - set("*?[]!")))
-    if odd:
-        item.complain(f"no UUID fits {show(text)!r}", f"a UUID has no {odd!r}: it is hexadecimal digits and hyphens")
-    return text
+    if not WILDCARDS.isdisjoint(text):
+        if not _fits_some_uuid(text.lower()):
+            hint = f"libvirt prints hexadecimal digits and hyphens, as in {UUID}"
+            item.complain(f"no UUID fits {show(text)!r}", hint)
+        return text.lower()
+    digits = _hexadecimal(text)
+    if digits is None:
+        hint = "a UUID has 32 hexadecimal digits; `virsh domuuid` prints a guest's"
+        item.complain(f"{show(text)!r} is not a UUID", hint)
+        return text
+    return "-".join((digits[:8], digits[8:12], digits[12:16], digits[16:20], digits[20:]))
+
+
+def _hexadecimal(text: str) -> str | None:
+    """The digits of a UUID, in lower case and without hyphens, as Nova prints a project's; None where it is none."""
+    digits = text.replace("-", "").lower()
+    return digits if len(digits) == 32 and HEXADECIMAL.issuperset(digits) else None
+
+
+def _fits_some_uuid(pattern: str) -> bool:
+    """Whether `pattern` fits any UUID: one with some digit at each place, or the hyphen that belongs there."""
+    ends = {0}  # Of the part of a UUID that the pieces so far fit.
+    for piece in re.findall(r"\[!?.[^]]*\]|.", pattern):
+        if piece == "*":
+            ends = set(range(min(ends, default=len(UUID) + 1), len(UUID) + 1))
+        else:
+            ends = {at + 1 for at in ends if at < len(UUID) and _fits_at(at, piece)}
+    return len(UUID) in ends
+
+
+def _fits_at(place: int, piece: str) -> bool:
+    return any(fits(each, piece) for each in ("-" if UUID[place] == "-" else HEXADECIMAL))
