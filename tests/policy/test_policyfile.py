@@ -6,6 +6,7 @@ import argparse
 import hashlib
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -318,3 +319,22 @@ def test_no_policy_two_policies_and_unreadable(root: Path) -> None:
         run("check")
     with pytest.raises(PolicyError, match="cannot be read: No such file"):
         run("show", "--policy", str(root / "none.yaml"))
+
+
+def test_an_installed_policy_is_trusted_as_the_hook_trusts_it(root: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    path = write_policy(root, "version: 1\nrules: []\n")
+    elsewhere = write_policy(root, "version: 1\nrules: []\n", "new.yaml")
+    for place in (path, path.parent):
+        mode = place.stat().st_mode
+        place.chmod(0o777)
+        for argv in (("check",), ("show",), ("check", str(path))):
+            with pytest.raises(PolicyError, match=re.escape(f"{place}: is writable by others (mode 777); `chmod")):
+                run(*argv)
+        elsewhere.chmod(0o666)
+        assert run("check", str(elsewhere)) == 0
+        place.chmod(mode)
+    if os.geteuid() == 0:
+        os.chown(path, 12345, 0)
+        with pytest.raises(PolicyError, match="belongs to user 12345"):
+            run("check")
+    assert capfd.readouterr() == (f"{elsewhere}: ok, 0 rules\n" * 2, "")

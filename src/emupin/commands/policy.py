@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from emupin.base import streams
 from emupin.base.errors import PolicyError
-from emupin.base.files import POLICIES, policy_path, root_from_environment
+from emupin.base.files import POLICIES, policy_path, read_bytes, read_trusted, root_from_environment
 from emupin.commands import options, policytest
 from emupin.grammar.policyfile import compile_policy, problems
 from emupin.grammar.policytext import render, render_json
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 def add_parser(subparsers: Subparsers) -> None:
     parser = subparsers.add_parser("policy", help="check the policy file, print it in full, or try it on guests")
     actions = options.add_choices(parser, "ACTION")
-    checker = actions.add_parser("check", help="validate it: status 0; 1 if it is not valid; 2 if it cannot be read")
+    checker = actions.add_parser("check", help="validate it: status 0; 1 if it is not valid; 2 if it cannot be used")
     checker.set_defaults(run=check)
     shower = actions.add_parser("show", help="print the effective policy, with every default spelled out")
     shower.add_argument("--json", action="store_true", help="as JSON instead of YAML")
@@ -35,7 +35,7 @@ def add_parser(subparsers: Subparsers) -> None:
 
 
 def check(args: argparse.Namespace) -> int:
-    """Print every problem of the policy, or that it has none. Raises PolicyError where it cannot be read."""
+    """Print every problem of the policy, or that it has none. Raises PolicyError as `_read`."""
     path, data = _read(args)
     found = problems(data, path)
     for problem in found:
@@ -47,7 +47,7 @@ def check(args: argparse.Namespace) -> int:
 
 
 def show(args: argparse.Namespace) -> int:
-    """Print the effective policy, or what is wrong with it. Raises PolicyError where it cannot be read."""
+    """Print the effective policy, or what is wrong with it. Raises PolicyError as `_read`."""
     path, data = _read(args)
     found = problems(data, path)
     for problem in found:
@@ -59,7 +59,10 @@ def show(args: argparse.Namespace) -> int:
 
 
 def _read(args: argparse.Namespace) -> tuple[str, bytes]:
-    """The path and the content of the policy file that is given, or else of the one below `$EMUPIN_ROOT`."""
+    """The path and the content of the policy file that is given, or else of the one below `$EMUPIN_ROOT`.
+
+    Raises PolicyError where it cannot be read, or is the installed one and the hook does not trust it.
+    """
     if args.file and args.policy:
         raise PolicyError(args.file, f"is given, and --policy {args.policy} as well", "give one of the two")
     root = root_from_environment()
@@ -67,8 +70,8 @@ def _read(args: argparse.Namespace) -> tuple[str, bytes]:
     if path is None:
         hint = f"start from a copy of {POLICIES[0]}.example, or name a file"
         raise PolicyError(f"{root}{POLICIES[0]}", "there is no policy", hint)
+    installed = path in [root + each for each in POLICIES]
     try:
-        with open(path, "rb") as file:
-            return path, file.read()
+        return path, read_trusted(path) if installed else read_bytes(path)
     except OSError as error:
         raise PolicyError(path, f"cannot be read: {error.strerror}", "check the name and its permissions") from None
