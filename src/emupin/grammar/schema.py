@@ -161,6 +161,9 @@ class Value(Frozen):
 
     def _text_hint(self) -> str:
         if isinstance(self.node, Mapping) and len(self.node.entries) == 1:
+            key, value = self.node.entries[0]
+            if isinstance(value, Scalar) and value.text:
+                return f"write {show(f'{key.text}:{value.text}')} without a space after the colon, or quote the text"
             return "quote a text in which a space follows a colon"
         return "write a single value here; quote a text that holds any of [ ] { } ,"
 
