@@ -124,6 +124,12 @@ def test_an_empty_domain() -> None:
             {1, 3},
         ),
         ("<vcpu>4</vcpu><vcpus><vcpu id='0' enabled='yes'/></vcpus>", 4, {1, 2, 3}),
+        (
+            "<vcpu>4</vcpu><vcpus/><vcpus><vcpu id='0' enabled='yes'/><vcpu id='3' enabled='yes'/></vcpus>"
+            "<vcpus><vcpu id='1' enabled='yes'/><vcpu id='3' enabled='no'/></vcpus>",
+            4,
+            {2, 3},
+        ),
     ],
 )
 def test_vcpus(inside: str, vcpus: int, offline: set[int], libvirt: Libvirt) -> None:
@@ -174,6 +180,25 @@ def test_memory_that_little_is_said_of() -> None:
         mode="strict", automatic=True
     )
     assert guest("<cpu><numa><cell memory='1'/><cell memory='1'/></numa></cpu>").memory.cells == (0, 1)
+
+
+def test_what_stands_in_two_places_counts_together(libvirt: Libvirt) -> None:
+    pages = "<memoryBacking><hugepages><page size='{0}' unit='KiB' nodeset='{1}'/></hugepages></memoryBacking>"
+    devices = "<devices><interface type='{0}'><source {0}='x'/></interface></devices>"
+    parts = [
+        "<iothreads>4</iothreads>",
+        *(f"<iothreadids><iothread id='{each}'/></iothreadids>" for each in (7, 9)),
+        *(pages.format(*each) for each in ((2048, 0), (1048576, 1))),
+        *map(devices.format, ("bridge", "network")),
+        "<vcpu>2</vcpu><cpu><numa>",
+        *(f"<cell id='{each}' cpus='{each}' memory='32768'/>" for each in (0, 1)),
+        "</numa></cpu>",
+    ]
+    data = minimal("".join(parts))
+    for read in (domainxml.read(data, "x"), domainxml.read(libvirt.printed(data), "libvirt")):
+        assert read.iothreads == (7, 9, 1, 2)
+        assert set(read.memory.hugepages) == {frozenset((0,)), frozenset((1,))}
+        assert read.interfaces == frozenset(("bridge", "network"))
 
 
 def test_a_page_is_for_all_memory_where_there_are_no_cells(libvirt: Libvirt) -> None:
@@ -329,6 +354,12 @@ def test_uuid(text: str) -> None:
         ("<vcpu>65536</vcpu>", "x: <vcpu>65536</vcpu> is not a count; give a number such as 4"),
         ("<iothreads>99999999999999</iothreads>", "x: <iothreads>99999999999999</iothreads> is not a count; give a"),
         ("\n<vcpus><vcpu id='y' enabled='yes'/></vcpus>\n", "x:2: <vcpu id='y'> is not a number up to 65535; give"),
+        ("<vcpus><vcpu id='y' enabled='no'/></vcpus>", "x:1: <vcpu id='y'> is not a number up to 65535; give"),
+        ("<vcpu current='5'>4</vcpu>", "x:1: <vcpu current='5'> is not a number up to 4; give a number such as 0"),
+        ("<vcpu current='x'>4</vcpu>", "x:1: <vcpu current='x'> is not a number up to 4; give a number such as 0"),
+        ("<vcpu current=''>4</vcpu>", "x:1: <vcpu current=''> is not a number up to 4; give a number such as 0"),
+        ("<vcpu current='+2'>4</vcpu>", "x:1: <vcpu current='+2'> is not a number up to 4; give a number such as 0"),
+        ("<cputune/>\n<cputune/>", "x:2: two <cputune>; emupin rewrites one: merge them"),
         ("\n<vcpu cpuset='y'>2</vcpu>\n\n", "x:2: <vcpu cpuset='y'>: 'y' is neither N, N-M nor ^N; give a list such"),
     ],
 )

@@ -10,7 +10,7 @@ from __future__ import annotations
 from emupin.guest import memory, nova
 from emupin.guest.domain import AHEAD_OF_CPUTUNE, Domain, Layout
 from emupin.guest.xmltree import LAST, NOTHING, TEXT, Document
-from emupin.guest.xmlvalues import count, cpus, number, number_in, uuid
+from emupin.guest.xmlvalues import count, cpus, number, uuid
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -46,6 +46,8 @@ IN_SECTIONS: Wanted = {"metadata": nova.WANTED, "devices": {"interface": NOTHING
 LONG_SECTIONS = frozenset(IN_SECTIONS)
 """Children of `<domain>` that hold most of a document, and facts that not every policy asks for."""
 
+TAKES_ONE = "libvirt takes one: remove the other"
+
 
 def wanted(sections: frozenset[str]) -> Wanted:
     """The elements inside of `<domain>` to read where the policy asks for `sections`, of LONG_SECTIONS."""
@@ -65,8 +67,8 @@ def read(data: bytes, source: str, sections: frozenset[str] = LONG_SECTIONS) -> 
 
 def interpret(document: Document, root: Element, sections: frozenset[str]) -> Domain:
     """What the `<domain>` element `root` says. Raises DomainError."""
-    vcpu, tune = root.first("vcpu"), _only(document, root.all("cputune"), "<cputune>", "merge them")
-    pin = _only(document, tune.all("emulatorpin"), "<emulatorpin>") if tune else None
+    vcpu, tune = root.first("vcpu"), _only(document, root.all("cputune"), "emupin rewrites one: merge them")
+    pin = _only(document, tune.all("emulatorpin"), TAKES_ONE) if tune else None
     vcpus, says = count(document, vcpu, 1), nova.read(root)
     return Domain(
         kind=root.attributes.get("type", ""),
@@ -97,10 +99,10 @@ def _text(element: Element | None) -> str | None:
     return None if element is None else element.text
 
 
-def _only(document: Document, elements: list[Element], what: str, hint: str = "remove the other") -> Element | None:
+def _only(document: Document, elements: list[Element], hint: str) -> Element | None:
     """The one element of `elements`, if there is one. Raises DomainError where there are several."""
     if len(elements) > 1:
-        document.refuse(elements[1].start, f"two {what}", f"libvirt takes one: {hint}")
+        document.refuse(elements[1].start, f"two <{elements[1].name}>", hint)
     return elements[0] if elements else None
 
 
@@ -117,19 +119,19 @@ def _cpuset(document: Document, vcpu: Element | None) -> Cpus | None:
 
 def _offline(document: Document, root: Element, vcpus: int) -> frozenset[int]:
     """Of `<vcpus>` whatever it does not enable, even what it does not list; else those from `current` up."""
-    listed = root.first("vcpus", "vcpu") and root.first("vcpus")
+    listed = root.all("vcpus", "vcpu")
     if listed:
-        enabled = [each for each in listed.all("vcpu") if each.attributes.get("enabled") == "yes"]
-        return frozenset(range(vcpus)) - {number(document, each, "id") for each in enabled}
+        states = {number(document, each, "id"): each.attributes.get("enabled") for each in listed}
+        return frozenset([each for each in range(vcpus) if states.get(each) != "yes"])
     vcpu = root.first("vcpu")
-    current = number_in(vcpu.attributes.get("current", "")) if vcpu else None
-    return frozenset() if current is None else frozenset(range(current, vcpus))
+    if vcpu is None or "current" not in vcpu.attributes:
+        return frozenset()
+    return frozenset(range(number(document, vcpu, "current", vcpus), vcpus))
 
 
 def _iothreads(document: Document, root: Element) -> tuple[int, ...]:
     """The ids that `<iothreadids>` gives, then the lowest free ones up to the count of `<iothreads>`."""
-    listed = root.first("iothreadids")
-    ids = [number(document, each, "id") for each in listed.all("iothread")] if listed else []
+    ids = [number(document, each, "id") for each in root.all("iothreadids", "iothread")]
     taken, wanted = set(ids), count(document, root.first("iothreads"), 0)
     free = [each for each in range(1, wanted + 1) if each not in taken]
     return (*ids, *free[: max(wanted - len(ids), 0)])
@@ -141,7 +143,7 @@ def _pins(document: Document, tune: Element | None, tag: str, index: str, what: 
     for element in tune.all(tag) if tune else ():
         key = number(document, element, index)
         if key in pins:
-            document.refuse(element.start, f"two <{tag}> for {what} {key}", "libvirt takes one: remove the other")
+            document.refuse(element.start, f"two <{tag}> for {what} {key}", TAKES_ONE)
         pins[key] = cpus(document, element, "cpuset")
     return pins
 
@@ -154,5 +156,4 @@ def _realtime(document: Document, tune: Element | None) -> frozenset[int]:
 
 
 def _interfaces(root: Element) -> frozenset[str]:
-    devices = root.first("devices")
-    return frozenset(each.attributes.get("type", "") for each in devices.all("interface")) if devices else frozenset()
+    return frozenset([each.attributes.get("type", "") for each in root.all("devices", "interface")])

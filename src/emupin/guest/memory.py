@@ -25,7 +25,7 @@ def read(document: Document, domain: Element) -> Memory:
     memory = domain.first("numatune", "memory")
     return Memory(
         immediate=_attribute(domain.first("memoryBacking", "allocation"), "mode") == "immediate",
-        hugepages=_hugepages(document, domain.first("memoryBacking", "hugepages")),
+        hugepages=_hugepages(document, domain),
         cells=_cells(domain.first("cpu", "numa")),
         mode=None if memory is None else memory.attributes.get("mode", "strict"),
         automatic=_attribute(memory, "placement") == "auto",
@@ -45,10 +45,10 @@ def _nodes(document: Document, element: Element | None) -> Nodes | None:
     return cpus(document, element, "nodeset")
 
 
-def _hugepages(document: Document, element: Element | None) -> tuple[Nodes | None, ...]:
-    if element is None:
+def _hugepages(document: Document, domain: Element) -> tuple[Nodes | None, ...]:
+    if domain.first("memoryBacking", "hugepages") is None:
         return ()
-    return tuple(_nodes(document, page) for page in element.all("page")) or (None,)
+    return tuple(_nodes(document, page) for page in domain.all("memoryBacking", "hugepages", "page")) or (None,)
 
 
 def _memnodes(document: Document, tune: Element | None) -> dict[int, Nodes]:

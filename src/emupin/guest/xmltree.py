@@ -56,11 +56,13 @@ class Element:
     def text(self) -> str:
         return "".join(self.pieces)
 
-    def all(self, name: str) -> list[Element]:
-        return [child for child in self.children if child.plain == name]
+    def all(self, name: str, *inside: str) -> list[Element]:
+        """The elements at the path `name`, `*inside`, from the outside in."""
+        found = [child for child in self.children if child.plain == name]
+        return [each for child in found for each in child.all(*inside)] if inside else found
 
     def first(self, name: str, *inside: str) -> Element | None:
-        """The first element at the path `name`, `*inside`, from the outside in."""
+        """The first of them, None where there is none."""
         for child in self.children:
             if child.plain == name and (found := child.first(*inside) if inside else child):
                 return found
