@@ -100,6 +100,29 @@ def test_the_job_leaves_a_page_for_each_host_and_says_what_changes(node: dict[st
     assert "<html" in (repository / "results/large.html").read_text()
 
 
+@pytest.mark.parametrize("base", ["origin/mian", "HEAD:policy.yaml"])
+def test_the_job_fails_where_there_is_no_such_revision_to_compare_with(
+    base: str, node: dict[str, str], repository: Path
+) -> None:
+    done = run(CI / "check-policy", env={**node, "BASE": base}, cwd=repository)
+    assert done.returncode == 2
+    assert f"check-policy: BASE={base}: git has no such revision\n".encode() in done.stderr
+
+
+def test_the_job_compares_in_a_folder_of_a_repository_and_says_where_there_is_nothing_to_compare_with(
+    node: dict[str, str], repository: Path
+) -> None:
+    (repository / "hosts/small.json").unlink()
+    shutil.copytree(repository, repository / "eu", ignore=shutil.ignore_patterns(".git"))
+    said = run(CI / "check-policy", env={**node, "BASE": "HEAD"}, cwd=repository / "eu").stdout
+    assert b"HEAD has no policy.yaml: nothing to compare with\n" in said
+    git = ("git", "-C", repository, "-c", "user.name=test", "-c", "user.email=test@example.org")
+    for words in (("add", "."), ("commit", "--quiet", "-m", "another")):
+        subprocess.run([*git, *words], check=True)
+    (repository / "eu/policy.yaml").write_text('version: 1\nrules: [{name: nfv, placement: ["cpus:9"]}]\n')
+    assert b"-> 9" in run(CI / "check-policy", env={**node, "BASE": "HEAD"}, cwd=repository / "eu").stdout
+
+
 def test_the_job_fails_for_a_guest_that_gets_no_placement(node: dict[str, str], repository: Path) -> None:
     done = run(CI / "check-policy", env=node, cwd=repository)  # CPU 4 is not on the small host
     assert done.returncode == 1, done.stdout + done.stderr
