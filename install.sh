@@ -242,10 +242,18 @@ drift_places() { # sets service and rules: what brings guests in line after a CP
     esac
 }
 
-drift_service() {
-    sed "s|^ExecStart=/usr/local/bin/|ExecStart=$(printf '%s\n' "$prefix" | sed 's/[&|\\]/\\&/g')/bin/|" \
+drift_service() { # to systemd a % is the start of something
+    sed "s|^ExecStart=\"/usr/local/bin/|ExecStart=\"$(printf '%s\n' "$prefix" | sed 's/%/%%/g; s/[&|\\]/\\&/g')/bin/|" \
         "$here/packaging/emupin-drift.service"
 }
+
+is_mask() { [ -h "$1" ] && [ "$(readlink -- "$1")" = /dev/null ]; } # it is turned off there, and stays so
+
+put_unit() { # put_unit NEW TARGET
+    if is_mask "$2"; then say "kept $2 (turned off)"; else put 0644 "$1" "$2"; fi
+}
+
+remove_unit() { if ! is_mask "$1"; then remove "$1"; fi; }
 
 prepare() { # the files that are made here
     drift_service >"$work/service"
@@ -275,8 +283,8 @@ install_all() {
     drift_places
     if has_systemd; then
         # No daemon-reload: systemd finds a new unit by itself, and a reload would move the threads of guests.
-        put 0644 "$work/service" "$service"
-        put 0644 "$here/packaging/60-emupin.rules" "$rules"
+        put_unit "$work/service" "$service"
+        put_unit "$here/packaging/60-emupin.rules" "$rules"
     fi
     directory 0700 "$root/var/lib/emupin"
     directory 0700 "$root/var/log/emupin"
@@ -293,7 +301,8 @@ remove_all() {
     if grep -qxF "$launcher_marker" "$root$prefix/bin/emupin" 2>/dev/null; then remove "$root$prefix/bin/emupin"; fi
     while read -r _ _ target; do remove "$target"; done <"$work/listed"
     drift_places
-    remove "$service" "$rules"
+    remove_unit "$service"
+    remove_unit "$rules"
     remove "$root$prefix/share/man/man8/emupin.8" "$root$prefix/share/emupin" "$root$lib/emupin" "$root/run/emupin"
     if [ -n "$staged" ]; then remove_empty "$root/etc/logrotate.d"; fi
     remove_empty "$root$lib" "$root/etc/emupin" "$root/var/lib/emupin" "$root/var/log/emupin"

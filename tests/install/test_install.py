@@ -138,7 +138,7 @@ def test_fresh_installation_has_every_file_with_its_mode(pristine: Path) -> None
 def test_a_cpu_change_starts_what_brings_guests_in_line(tmp_path: Path, prefix: str, units: str, rules: str) -> None:
     install(tmp_path, "--prefix", prefix)
     service, rule = tmp_path / units / "emupin-drift.service", tmp_path / rules / "60-emupin.rules"
-    assert f"\nExecStart={prefix}/bin/emupin apply --drift --yes\n" in service.read_text()
+    assert f'\nExecStart="{prefix}/bin/emupin" apply --drift --yes\n' in service.read_text()
     assert (stat.S_IMODE(service.stat().st_mode), stat.S_IMODE(rule.stat().st_mode)) == (0o644, 0o644)
     assert rule.read_text().splitlines()[-1].startswith('ACTION=="online|offline", SUBSYSTEM=="cpu", ')
     assert "systemctl --no-block start emupin-drift.service" in rule.read_text()
@@ -147,13 +147,39 @@ def test_a_cpu_change_starts_what_brings_guests_in_line(tmp_path: Path, prefix: 
     assert not rule.exists()
 
 
-@pytest.mark.skipif(not shutil.which("systemd-analyze"), reason="systemd is not installed")
-def test_systemd_takes_the_service(pristine: Path, tmp_path: Path) -> None:
-    text = (pristine / "usr/local/lib/systemd/system/emupin-drift.service").read_text()
-    unit = tmp_path / "emupin-drift.service"
-    unit.write_text(re.sub("ExecStart=[^ ]*", "ExecStart=/bin/true", text))
+def test_a_service_and_a_rule_that_are_masked_stay_so(tmp_path: Path) -> None:
+    names = ("systemd/system/emupin-drift.service", "udev/rules.d/60-emupin.rules")
+    masks = [tmp_path / "etc" / name for name in names]
+    for mask in masks:
+        mask.parent.mkdir(parents=True)
+        mask.symlink_to("/dev/null")
+    for arguments in ([], ["--check"], ["--uninstall"]):
+        done = install(tmp_path, "--prefix", "/opt/emupin", *arguments)
+        assert done.returncode == 0, done.stdout
+        assert [os.readlink(mask) for mask in masks] == ["/dev/null"] * 2
+
+
+needs_systemd = pytest.mark.skipif(not shutil.which("systemd-analyze"), reason="systemd is not installed")
+
+
+@needs_systemd
+@pytest.mark.parametrize("prefix", ["", "/opt/our node", "/opt/%n"])
+def test_systemd_takes_the_service_of_every_prefix(prefix: str, tmp_path: Path) -> None:
+    prefix = f"{tmp_path}{prefix}"
+    install(tmp_path, "--prefix", prefix)
+    shutil.copytree(f"{tmp_path}{prefix}", prefix, dirs_exist_ok=True)
+    unit = tmp_path / "etc/systemd/system/emupin-drift.service"
     done = subprocess.run(["systemd-analyze", "verify", "--man=no", unit], capture_output=True, text=True, check=False)
-    assert "emupin-drift" not in done.stderr, done.stderr
+    assert "emupin" not in done.stderr, done.stderr
+
+
+@needs_systemd
+@pytest.mark.parametrize(("name", "status"), [("policy.yaml", 0), ("policy.json", 0), ("policy.yaml.example", 1)])
+def test_the_service_runs_where_there_is_a_policy(name: str, status: int, pristine: Path, tmp_path: Path) -> None:
+    (tmp_path / name).touch()
+    text = (pristine / "usr/local/lib/systemd/system/emupin-drift.service").read_text()
+    conditions = re.findall("^Condition.*", text.replace("/etc/emupin", str(tmp_path)), re.M)
+    assert subprocess.run(["systemd-analyze", "condition", *conditions], check=False).returncode == status
 
 
 def test_nothing_is_a_link_or_a_left_over(pristine: Path) -> None:
