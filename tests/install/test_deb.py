@@ -141,6 +141,7 @@ cat >/tmp/play.yml <<'TEXT'
 TEXT
 play() {{ ansible-playbook -i localhost, -c local /tmp/play.yml "$@" || echo "failed with $?"; }}
 daemon libvirtd
+status() {{ dpkg-query --show --showformat '${{db:Status-Status}}\n' emupin; }}
 echo "== check"
 play --check
 echo "== first"
@@ -149,9 +150,27 @@ dpkg-query --show emupin
 reloads
 echo "== second"
 play
+echo "== check of removal"
+play --check -e emupin_state=absent
+status
 echo "== absent"
 play -e emupin_state=absent
-dpkg-query --show --showformat '${{db:Status-Status}}\\n' emupin
+status
+echo "== absent again"
+play -e emupin_state=absent
+echo "== check of what was removed"
+play --check
+echo "== again"
+play -e emupin_doctor=false
+status
+dpkg --purge emupin
+mkdir /etc/emupin
+echo "# 0.1.0" >/etc/emupin/policy.yaml.example
+dpkg --install /tmp/given/emupin.deb </dev/null || status
+echo "== unpacked alone"
+play
+status
+cat /etc/emupin/policy.yaml.example
 """
 
 
@@ -160,8 +179,11 @@ def test_the_ansible_role_installs_the_package_file(packages: Path, tmp_path: Pa
     done = steps(run(tmp_path, packages, ROLE))
     figures = {name: next(line for line in lines if line.startswith("localhost  ")) for name, lines in done.items()}
     assert {name for name, line in figures.items() if "failed=0 " not in line} == set(), done
-    assert "changed=0 " not in figures["check"]
+    still = {name for name, line in figures.items() if "changed=0 " in line}
+    assert still == {"second", "absent again"}
     assert any(line.startswith("emupin\t0.") for line in done["first"])
     assert int(done["first"][-1]) >= 1  # by the package, and by the role's handler
-    assert "changed=0 " in figures["second"]
+    assert done["check of removal"][-1] == "installed"
     assert done["absent"][-1] == "config-files"
+    assert done["again"][-1] == "unpacked"  # by dpkg, which asked about the file of 0.1.0
+    assert done["unpacked alone"][-2:] == ["installed", "# 0.1.0"]
