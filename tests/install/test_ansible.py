@@ -147,33 +147,42 @@ NODES = 20
 NEW_POLICY = POLICY.replace("vcpu:0", "cpus:9")
 
 
-@pytest.fixture(scope="module")
-def fleet(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
-    """The folder that the playbook has filled from twenty nodes, of which one cannot be asked; and what it said."""
-    need("ansible-playbook")
-    folder = tmp_path_factory.mktemp("fleet")
-    lines = ["[all:vars]", "ansible_connection=local", f"ansible_python_interpreter={sys.executable}", "[nodes]"]
-    command = f"env PYTHONPATH={CHECKOUT}/src {sys.executable} -m emupin"
-    for number in range(1, NODES):
-        host = Host(folder / f"roots/node{number:02}")
-        host.set_policy()
-        Machine(host, "nfv-1", group="3" if number == 7 else "2")
-        host.call("prepare", domain_xml(), "nfv-1")
-        lines.append(f"node{number:02} fleet_command='env EMUPIN_ROOT={host.root} {command.removeprefix('env ')}'")
-    lines.append(f"node{NODES:02} fleet_command=/bin/false")
-    (folder / "inventory").write_text("\n".join(lines) + "\n")
-    (folder / "new.yaml").write_text(NEW_POLICY)
-    values = {
+COMMAND = f"env PYTHONPATH={CHECKOUT}/src {sys.executable} -m emupin"
+
+
+def node(folder: Path, number: int) -> str:
+    """A node with one guest, and its line of the inventory."""
+    host = Host(folder / f"roots/node{number:02}")
+    host.set_policy()
+    Machine(host, "nfv-1", group="3" if number == 7 else "2")
+    host.call("prepare", domain_xml(), "nfv-1")
+    return f"node{number:02} fleet_command='env EMUPIN_ROOT={host.root} {COMMAND.removeprefix('env ')}'"
+
+
+def collect(folder: Path, nodes: list[str], **values: str) -> str:
+    """What the playbook said of these nodes; it fills `folder`/collected."""
+    for_all = ["[all:vars]", "ansible_connection=local", f"ansible_python_interpreter={sys.executable}"]
+    (folder / "inventory").write_text("\n".join([*for_all, "[nodes]", *nodes]) + "\n")
+    always = {
         "fleet_hosts": "nodes", "ansible_become": False, "fleet_folder": str(folder / "collected"),
-        "fleet_policy": str(folder / "new.yaml"), "fleet_local_command": command,
+        "fleet_local_command": COMMAND,
     }  # fmt: skip
-    words = ["-i", str(folder / "inventory"), "-e", json.dumps(values), str(ANSIBLE / "fleet.yml"), "--forks", "4"]
+    words = ["-i", str(folder / "inventory"), "-e", json.dumps({**always, **values}), str(ANSIBLE / "fleet.yml")]
     done = subprocess.run(
-        [need("ansible-playbook"), *words],
+        [need("ansible-playbook"), *words, "--forks", "4"],
         env={**os.environ, "ANSIBLE_NOCOLOR": "1", "LC_ALL": "C.UTF-8"}, capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert "Make one table" in done.stdout, done.stdout + done.stderr
-    return folder / "collected", done.stdout
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def fleet(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    """The folder that the playbook has filled from twenty nodes, of which one cannot be asked; and what it said."""
+    folder = tmp_path_factory.mktemp("fleet")
+    (folder / "new.yaml").write_text(NEW_POLICY)
+    nodes = [*(node(folder, number) for number in range(1, NODES)), f"node{NODES:02} fleet_command=/bin/false"]
+    return folder / "collected", collect(folder, nodes, fleet_policy=str(folder / "new.yaml"))
 
 
 def test_every_node_is_collected_and_one_that_fails_does_not_stop_the_others(fleet: tuple[Path, str]) -> None:
@@ -185,3 +194,19 @@ def test_every_node_is_collected_and_one_that_fails_does_not_stop_the_others(fle
 
 def test_the_fleets_report_is_one_page(fleet: tuple[Path, str]) -> None:
     assert "</html>" in (fleet[0] / "report.html").read_text()
+
+
+def test_what_cannot_be_collected_is_shown_stops_nothing_and_leaves_nothing_of_yesterday(tmp_path: Path) -> None:
+    nowhere = "ansible_connection=ssh ansible_host=127.0.0.1 ansible_port=9"  # discard: nobody listens
+    nodes = [f"gone {nowhere}", "broken fleet_command=/bin/false", f"lost {nowhere}", node(tmp_path, 1)]
+    for name in ("gone", "broken", "node01"):
+        old = tmp_path / "collected" / name / "node.json"
+        old.parent.mkdir(parents=True)
+        old.write_text('{"version": "0.1.0"}')
+    (tmp_path / "collected/report.html").write_text("yesterday's")
+    said = collect(tmp_path, nodes, fleet_serial="1", fleet_without_trails="true")
+    for name in ("gone", "broken", "lost"):
+        assert re.search(rf'"{name}\b.*not collected', said)
+    assert '"4 nodes, 1 guests: ' in said
+    assert "versions: 0.1.0" not in said
+    assert not (tmp_path / "collected/report.html").exists()
