@@ -64,8 +64,17 @@ echo "== broken policy"
 sed 's/vcpu:0/vcpu:zero/' /tmp/vars.yml >/tmp/broken.yml
 play -e @/tmp/broken.yml
 cat /etc/emupin/policy.yaml
+echo "== another policy and another checkout"
+echo '{"version": 1, "rules": [{"name": "nfv", "placement": ["vcpu:0"]}]}' >/tmp/policy.json
+touch /usr/local/src/emupin/src/emupin/gone.py
+play -e '{"emupin_policy": {}, "emupin_policy_file": "/tmp/policy.json", "emupin_doctor": "false"}'
+ls /etc/emupin
+find /usr/local -name 'gone*'
+echo "== back"
+play
+ls /etc/emupin
 echo "== check of removal"
-play --check -e emupin_state=absent
+play --check -e emupin_state=absent -e emupin_undo=false
 there
 echo "== removal"
 play -e emupin_state=absent
@@ -132,8 +141,23 @@ def test_a_broken_policy_never_replaces_the_one_in_force(life: dict[str, list[st
     assert lines[-1].strip() == "- vcpu:0"
 
 
+def test_what_the_new_policy_and_the_new_checkout_do_not_have_is_gone(life: dict[str, list[str]]) -> None:
+    lines = life["another policy and another checkout"]
+    assert recap(lines)["failed"] == 0
+    assert lines[-2:] == ["policy.json", "policy.yaml.example"]
+    assert recap(life["back"])["failed"] == 0
+    assert life["back"][-2:] == ["policy.yaml", "policy.yaml.example"]
+
+
+def test_words_that_mean_no_are_no(life: dict[str, list[str]]) -> None:
+    assert not any("Ask doctor" in line for line in life["another policy and another checkout"])
+    lines = life["check of removal"]
+    assert lines[lines.index(next(line for line in lines if "Take back the pins" in line)) + 1].startswith("skipping")
+
+
 def test_removal_takes_everything_but_policy_trail_and_foreign_hook(life: dict[str, list[str]]) -> None:
     assert int(life["check of removal"][-1]) > 100
+    assert recap(life["check of removal"])["changed"] == 2  # what install.sh has put, and the sources
     lines = life["removal"]
     assert recap(lines)["failed"] == 0
     assert any("name: nfv" in line for line in lines)
