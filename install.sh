@@ -294,35 +294,64 @@ install_all() {
 }
 
 remove_all() {
+    find_other
     take_pins_back
     listed >"$work/listed"
     remove_hook
     reload # before the library goes: until then libvirt may still call the hook
     if grep -qxF "$launcher_marker" "$root$prefix/bin/emupin" 2>/dev/null; then remove "$root$prefix/bin/emupin"; fi
-    while read -r _ _ target; do remove "$target"; done <"$work/listed"
+    if [ -z "$other" ]; then end_metrics; fi
+    while read -r _ _ target; do
+        case $other:$target in ?*:"$root"/etc/*) ;; *) remove "$target" ;; esac
+    done <"$work/listed"
     drift_places
-    remove_unit "$service"
-    remove_unit "$rules"
-    remove "$root$prefix/share/man/man8/emupin.8" "$root$prefix/share/emupin" "$root$lib/emupin" "$root/run/emupin"
-    if [ -n "$staged" ]; then remove_empty "$root/etc/logrotate.d"; fi
-    remove_empty "$root$lib" "$root/etc/emupin" "$root/var/lib/emupin" "$root/var/log/emupin"
+    if ! exists "$service" || is_mask "$service" || grep -qxF "$(drift_service | grep '^ExecStart=')" "$service"; then
+        remove_unit "$service"
+        remove_unit "$rules"
+    fi
+    remove "$root$prefix/share/man/man8/emupin.8" "$root$prefix/share/emupin" "$root$lib/emupin"
+    remove_empty "$root$lib"
+    if [ -z "$other" ]; then
+        remove "$root/run/emupin"
+        if [ -n "$staged" ]; then remove_empty "$root/etc/logrotate.d"; fi
+        remove_empty "$root/etc/emupin" "$root/var/lib/emupin" "$root/var/log/emupin"
+    fi
     say_what_stays
 }
 
+emupin() { # the command, from this checkout: that of an installation may be gone
+    "$python" -I -B -c 'import sys
+sys.path.insert(0, sys.argv.pop(1))
+from emupin.cli import main
+sys.exit(main())' "$here/src" "$@"
+}
+
 take_pins_back() {
-    if [ -z "$undo" ] || [ -n "$staged$check" ]; then return; fi
-    if ! "$prefix/bin/emupin" apply --undo --all --yes; then
-        fail "the recorded pins could not be taken back" "see above; without --undo they stay as they are"
+    if [ -z "$undo" ] || [ -n "$staged$other" ]; then return; fi
+    status=0
+    if [ -z "$check" ]; then
+        emupin apply --undo --all --yes || status=$?
+    else
+        emupin apply --undo --all --json >/dev/null || status=$?
     fi
+    case $status in
+    0) ;;
+    1) due "the pins recorded in libvirt's definitions (emupin apply --undo --all shows them)" || : ;;
+    *) fail "the recorded pins could not be taken back" "see above; without --undo they stay as they are" ;;
+    esac
 }
 
 say_what_stays() {
-    if [ "$changes" -eq 0 ]; then say "ok nothing of emupin is installed"; fi
+    if [ "$changes" -eq 0 ]; then say "ok nothing of emupin is installed below $prefix"; fi
+    if [ -n "$other" ]; then
+        say "kept what all copies share, recorded pins too: $other is another copy's, which stays"
+        return
+    fi
     for path in "$root/etc/emupin" "$root/var/lib/emupin" "$root/var/log/emupin"; do
         if [ -d "$path" ]; then say "kept $path (policy and audit trail are yours)"; fi
     done
-    if [ -z "$staged$undo" ]; then
-        say "kept the pins recorded in libvirt's definitions (./install.sh, then ./install.sh --uninstall --undo, takes them back)"
+    if [ "$changes" -gt 0 ] && [ -z "$staged$undo" ]; then
+        say "kept the pins recorded in libvirt's definitions (./install.sh --uninstall --undo takes them back)"
     fi
 }
 

@@ -68,13 +68,30 @@ tail -n 1 /etc/logrotate.d/emupin
 ls /usr/lib/emupin/emupin/older.py || echo "no older.py"
 emupin --version
 cmp /etc/libvirt/hooks/qemu.d/50-emupin /usr/share/emupin/hook && echo "hook as shipped"
+echo "== another copy"
+sh "$checkout/install.sh" >/dev/null
+mkdir -p /run/emupin
+touch /run/emupin/claims /var/log/emupin/audit.jsonl
+dpkg --remove emupin
+ls /run/emupin/claims
+dpkg --purge emupin
+ls /run/emupin/claims /etc/emupin/policy.yaml /var/log/emupin/audit.jsonl
+sh "$checkout/install.sh" --uninstall >/dev/null
+dpkg --install /tmp/given/emupin.deb >/dev/null
+reloads >/dev/null
 echo "== remove"
+figures=/var/lib/prometheus/node-exporter/emupin.prom
+mkdir -p "${figures%/*}"
+touch "$figures"
+systemctl enable emupin-metrics.path
 mkdir -p /run/emupin
 touch /run/emupin/claims
 dpkg --remove emupin
 ls -A /etc/libvirt/hooks
 reloads
 ls -d /run/emupin || echo "no /run/emupin"
+ls "$figures" || echo "no figures"
+ls /etc/systemd/system/multi-user.target.wants/emupin-metrics.path || echo "no link"
 ls /usr/lib/emupin || echo "no library"
 cat /etc/emupin/policy.yaml
 echo "== purge"
@@ -88,7 +105,7 @@ reloads
 
 @pytest.fixture(scope="module")
 def life(packages: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[str]]:
-    return steps(run(tmp_path_factory.mktemp("life"), packages, LIFE))
+    return steps(run(tmp_path_factory.mktemp("life"), packages, f"checkout={CHECKOUT}\n{LIFE}"))
 
 
 def test_installing_leaves_a_foreign_hook_alone_compiles_and_reloads(life: dict[str, list[str]]) -> None:
@@ -109,12 +126,20 @@ def test_upgrading_keeps_what_is_the_administrators_and_reloads(life: dict[str, 
     assert "1" in lines  # reloads
 
 
+def test_another_copy_in_force_keeps_what_both_share(life: dict[str, list[str]]) -> None:
+    lines = life["another copy"]
+    assert [line for line in lines if line.startswith("note: /etc/libvirt/hooks/qemu.d/50-emupin is another copy's")]
+    assert lines.count("/run/emupin/claims") == 2
+    assert {"/etc/emupin/policy.yaml", "/var/log/emupin/audit.jsonl"} <= set(lines)
+
+
 def test_removing_takes_the_hook_away_reloads_and_tells_of_the_recorded_pins(life: dict[str, list[str]]) -> None:
     lines = life["remove"]
     assert "50-emupin" not in lines
     assert "qemu.d" not in lines
     assert "1" in lines
     assert "no /run/emupin" in lines
+    assert {"no figures", "no link"} <= set(lines)
     assert "no library" in lines
     assert "version: 1" in lines
     assert any("pins that were recorded stay" in line for line in lines)

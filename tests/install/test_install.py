@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hosts import UUID, domain_xml
 from roots import run, steps
 
 from emupin import __version__
@@ -475,7 +476,8 @@ def test_uninstall_leaves_policy_audit_trail_and_foreign_files(root: Path) -> No
     assert {path for path in root.rglob("*") if path.is_file()} == {foreign, audit, policy}
     assert f"kept {audit.parent} (policy and audit trail are yours)" in lines
     again = installed(root, "--uninstall")
-    assert again[0] == "ok nothing of emupin is installed"
+    assert again[0] == "ok nothing of emupin is installed below /usr/local"
+    assert not [line for line in (*lines, *again) if "pins" in line]
 
 
 def test_uninstall_leaves_the_hook_of_another_installation(root: Path) -> None:
@@ -485,8 +487,41 @@ def test_uninstall_leaves_the_hook_of_another_installation(root: Path) -> None:
     lines = installed(root, "--uninstall")
     assert drop_in(root).exists()
     assert not package(root).exists()
-    assert not [line for line in lines if "50-emupin" in line]
+    assert f"removed {drop_in(root)}" not in lines
     assert f"removed {drop_in(root)}" in installed(root, "--uninstall", "--prefix=/usr")
+
+
+SHARED = ("etc/logrotate.d/emupin", "etc/emupin/policy.yaml.example", "run/emupin/claims", "var/log/emupin")
+
+
+@pytest.mark.parametrize(
+    ("staying", "leaving", "was_there"),
+    [("/usr", "/usr/local", True), ("/opt/x", "/opt/y", True), ("/opt/x", "/opt/y", False)],
+)
+def test_what_all_copies_share_goes_with_the_last(empty: Path, staying: str, leaving: str, was_there: bool) -> None:
+    if was_there:
+        installed(empty, "--prefix", leaving)
+    installed(empty, "--prefix", staying)
+    claims = empty / "run/emupin/claims"
+    claims.parent.mkdir(parents=True)
+    claims.write_text("")
+    lines = installed(empty, "--uninstall", "--prefix", leaving)
+    assert [name for name in SHARED if not (empty / name).exists()] == []
+    kept = f"kept what all copies share, recorded pins too: {hook(empty)} is another copy's, which stays"
+    assert lines[-1] == kept
+    assert (f"ok nothing of emupin is installed below {leaving}" in lines) is not was_there
+    assert words(installed(empty, "--prefix", staying)) == {"ok"}
+    installed(empty, "--uninstall", "--prefix", staying)
+    assert [path for path in empty.rglob("*") if path.is_file()] == []
+
+
+def test_a_copy_whose_hook_is_not_in_place_is_another_one_too(empty: Path) -> None:
+    """A package's, say, while its hook is set aside."""
+    installed(empty)
+    installed(empty, "--prefix=/usr", "--hook=later")
+    installed(empty, "--uninstall")
+    assert not hook(empty).exists()
+    assert (empty / "etc/logrotate.d/emupin").exists()
 
 
 def test_uninstall_removes_a_hook_whose_library_is_gone(root: Path) -> None:
@@ -640,12 +675,36 @@ mkdir -p /run/emupin
 install --uninstall
 reloads
 ls -d /run/emupin || echo "no /run/emupin"
+echo "== again"
+install --uninstall
+install --uninstall --undo
+echo "== pins"
+mkdir -p /etc/libvirt/qemu /var/lib/emupin
+cat >/etc/libvirt/qemu/nfv-1.xml <<'TEXT'
+DEFINITION
+TEXT
+PYTHONPATH=/tmp/given/src /usr/bin/python3 -B -c 'from emupin.node import former
+former.remember("", "UUID", "persistent", {"emulator": "2-5"}, {"emulator": "2"})'
+install --uninstall --undo --check || echo "status $?"
+rm -r /etc/libvirt/qemu /var/lib/emupin
+echo "== metrics"
+figures=/var/lib/prometheus/node-exporter/emupin.prom
+mkdir -p "${figures%/*}"
+install >/dev/null
+systemctl enable emupin-metrics.path
+touch "$figures"
+install --uninstall --check || echo "status $?"
+ls "$figures"
+install --uninstall
+ls "$figures" || echo "no figures"
+ls /etc/systemd/system/multi-user.target.wants/emupin-metrics.path || echo "no link"
 """
 
 
 @pytest.fixture(scope="module")
 def node(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[str]]:
-    return steps(run(tmp_path_factory.mktemp("node"), CHECKOUT, NODE))
+    script = NODE.replace("DEFINITION", domain_xml(emulatorpin="2")).replace("UUID", UUID)
+    return steps(run(tmp_path_factory.mktemp("node"), CHECKOUT, script))
 
 
 def test_a_running_libvirt_is_reloaded_when_the_hook_changed_and_only_then(node: dict[str, list[str]]) -> None:
@@ -665,6 +724,25 @@ def test_removal_reloads_before_the_library_goes(node: dict[str, list[str]]) -> 
     assert "1" in lines  # reloads
     assert lines[-1] == "no /run/emupin"
     assert any("the pins recorded in libvirt's definitions" in line for line in lines)
+
+
+def test_a_second_removal_finds_nothing_and_no_pins(node: dict[str, list[str]]) -> None:
+    nothing = "ok nothing of emupin is installed below /usr/local"
+    assert [line for line in node["again"] if "kept /" not in line] == [nothing, "nothing to take back", nothing]
+
+
+def test_a_look_at_a_removal_tells_of_pins_whatever_is_installed(node: dict[str, list[str]]) -> None:
+    would = "would change the pins recorded in libvirt's definitions (emupin apply --undo --all shows them)"
+    assert [line for line in node["pins"] if "kept /" not in line] == [would, "status 1"]
+
+
+def test_removal_ends_the_metrics(node: dict[str, list[str]]) -> None:
+    figures = "/var/lib/prometheus/node-exporter/emupin.prom"
+    lines = node["metrics"]
+    looked = lines[: lines.index("status 1")]
+    assert {"would change emupin-metrics.path", f"would change {figures}"} <= set(looked)
+    assert lines[len(looked) + 1] == figures
+    assert {"changed disabled emupin-metrics.path", f"removed {figures}", "no figures", "no link"} <= set(lines)
 
 
 def test_byte_code_that_a_node_would_make_anew_is_found_and_repaired(node: dict[str, list[str]]) -> None:

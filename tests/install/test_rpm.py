@@ -63,7 +63,9 @@ ls /etc/libvirt/hooks/qemu.d
 reloads
 rpm --verify --nodeps emupin || :
 echo "== erase"
+systemctl enable emupin-metrics.path
 rpm --erase emupin
+ls /etc/systemd/system/multi-user.target.wants/emupin-metrics.path || echo "no link"
 ls -A /etc/libvirt/hooks
 reloads
 ls /usr/lib/emupin || echo "no library"
@@ -95,6 +97,8 @@ def test_erasing_takes_the_hook_and_the_library_away_and_keeps_the_policy(life: 
     lines = life["erase"]
     assert [line for line in lines if line == "qemu"]
     assert "qemu.d" not in lines
+    assert "changed disabled emupin-metrics.path" in lines
+    assert "no link" in lines
     assert "1" in lines
     assert "no library" in lines
     assert "version: 1" in lines
