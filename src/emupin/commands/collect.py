@@ -5,11 +5,17 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+from contextlib import contextmanager, nullcontext
+from typing import TYPE_CHECKING
 
 from emupin.base import streams
 from emupin.base.errors import EmupinError
 from emupin.base.files import root_from_environment
 from emupin.commands import options
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from typing import IO
 
 EPILOG = """\
 The archive (tar, gzip) holds what `host --snapshot`, `status --json`, `doctor --json` and `audit head` print, the audit
@@ -41,16 +47,26 @@ def run(args: argparse.Namespace) -> int:
 
     if args.output is None and os.isatty(streams.STDOUT):
         raise EmupinError("emupin collect", "an archive cannot go to a terminal", "give -o FILE")
-    where = args.output or "stdout"
     try:
-        with open(args.output, "xb", opener=_private) if args.output else sys.stdout.buffer as file:
+        with _create(args.output) if args.output else nullcontext(sys.stdout.buffer) as file:
             problems = collection.write(file, root_from_environment(), now(), not args.no_trail)
+            file.flush()
     except OSError as error:
-        raise EmupinError(where, f"cannot be written: {error.strerror}", "name a file that is not there yet") from None
+        is_there = isinstance(error, FileExistsError)
+        hint = "name a file that is not there yet" if is_there else "name another place for it"
+        raise EmupinError(args.output or "stdout", f"cannot be written: {error.strerror}", hint) from None
     for problem in problems:
         streams.say(problem)
     return 2 if problems else 0
 
 
-def _private(path: str, flags: int) -> int:
-    return os.open(path, flags, 0o600)
+@contextmanager
+def _create(path: str) -> Iterator[IO[bytes]]:
+    """A new file for its owner alone, which is there only if it was written to its end. Raises OSError."""
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    try:
+        with open(descriptor, "wb") as file:
+            yield file
+    except BaseException:
+        os.unlink(path)
+        raise

@@ -22,8 +22,8 @@ from typing import TYPE_CHECKING, Any
 from emupin import __version__
 from emupin.base.build import LIBRARY, build
 from emupin.base.digest import hex_digest
-from emupin.base.errors import EmupinError
-from emupin.base.files import AUDIT, STATE, read_bytes
+from emupin.base.errors import EmupinError, HostError
+from emupin.base.files import AUDIT, STATE, list_folder, read_bytes
 from emupin.fleet.excerpt import excerpt
 from emupin.live.lookup import FOLDERS, SUFFIX, read_guest
 
@@ -47,7 +47,10 @@ START = "import sys; sys.path.insert(0, sys.argv.pop(1)); from emupin.cli import
 
 
 def write(file: IO[bytes], root: str, time: str, trails: bool) -> list[str]:
-    """Write the archive of the node below `root`; what could not be had, a line each. Raises OSError."""
+    """Write the archive of the node below `root`; what could not be had, a line each.
+
+    Raises OSError where the archive cannot be written.
+    """
     node: dict[str, Any] = {"emupin_collection": VERSION, "version": __version__, "build": build(), "collected": time}
     node["host"] = os.uname().nodename
     problems: list[str] = []
@@ -56,9 +59,9 @@ def write(file: IO[bytes], root: str, time: str, trails: bool) -> list[str]:
             done = _ask(words)
             node[name] = {"status": done.returncode, "remarks": done.stderr.decode(errors="replace").splitlines()}
             _add(archive, name, done.stdout)
-        problems += _add_guests(archive, root)
+        _add_guests(archive, root, problems)
         if trails:
-            problems += _add_trail(archive, root)
+            _add_trail(archive, root, problems)
         node["problems"] = problems
         _add(archive, "node.json", json.dumps(node, indent=1).encode() + b"\n")
     return problems
@@ -70,45 +73,55 @@ def _ask(words: tuple[str, ...]) -> subprocess.CompletedProcess[bytes]:
     try:
         return subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, timeout=SECONDS, check=False)
     except subprocess.TimeoutExpired:
-        return subprocess.CompletedProcess(command, 2, b"", f"took more than {SECONDS} seconds\n".encode())
-
-
-def _add_guests(archive: tarfile.TarFile, root: str) -> Iterator[str]:
-    """Copy what a decision reads of each guest; what cannot be read, a line each."""
-    try:
-        for path in _guests(root):
-            try:
-                data = excerpt(read_bytes(path), path)
-                _add(archive, f"guests/{read_guest(data, path, frozenset()).uuid or hex_digest(data)}.xml", data)
-            except FileNotFoundError:
-                continue  # It ended meanwhile.
-            except EmupinError as error:
-                yield str(error)
+        trouble = f"took more than {SECONDS} seconds"
     except OSError as error:
-        yield f"{error.filename}: cannot be read: {error.strerror}"
+        trouble = f"cannot be run: {error.strerror}"
+    return subprocess.CompletedProcess(command, 2, b"", f"{trouble}\n".encode())
 
 
-def _guests(root: str) -> Iterator[str]:
-    """libvirt's file of every guest, of running ones that of the running one. Raises OSError."""
+def _add_guests(archive: tarfile.TarFile, root: str, problems: list[str]) -> None:
+    """Copy what a decision reads of each guest; of running ones libvirt's file of the running one."""
     seen: set[str] = set()
     for folder in FOLDERS:
-        names = sorted(os.listdir(root + folder)) if os.path.isdir(root + folder) else []
-        yield from (f"{root}{folder}/{name}" for name in names if name.endswith(SUFFIX) and name not in seen)
+        names = [name for name in _names(root + folder, problems) if name.endswith(SUFFIX) and name not in seen]
         seen.update(names)
+        for path, data in _read(root + folder, names, problems):
+            try:
+                kept = excerpt(data, path)
+                key = read_guest(kept, path, frozenset()).uuid or hex_digest(kept)
+            except EmupinError as error:
+                problems.append(str(error))
+                continue
+            _add(archive, f"guests/{key}.xml", kept)
+
+
+def _add_trail(archive: tarfile.TarFile, root: str, problems: list[str]) -> None:
+    """Copy the trail's folder and what it refers to."""
+    for folder in (os.path.dirname(AUDIT), f"{STATE}/policies", f"{STATE}/topologies"):
+        for path, data in _read(root + folder, _names(root + folder, problems), problems):
+            _add(archive, path[len(root) + 1 :], data)
+
+
+def _names(folder: str, problems: list[str]) -> list[str]:
+    try:
+        return list_folder(folder)
+    except HostError as error:
+        problems.append(str(error))
+        return []
+
+
+def _read(folder: str, names: list[str], problems: list[str]) -> Iterator[tuple[str, bytes]]:
+    """The path and the bytes of each file."""
+    for path in (f"{folder}/{name}" for name in names):
+        try:
+            yield path, read_bytes(path)
+        except FileNotFoundError:
+            continue  # The guest has ended meanwhile.
+        except OSError as error:
+            problems.append(f"{path}: cannot be read: {error.strerror}")
 
 
 def _add(archive: tarfile.TarFile, name: str, data: bytes) -> None:
     facts = tarfile.TarInfo(name)
     facts.size, facts.mode = len(data), 0o600
     archive.addfile(facts, io.BytesIO(data))
-
-
-def _add_trail(archive: tarfile.TarFile, root: str) -> Iterator[str]:
-    """Copy the trail's folder and what it refers to; what cannot be read, a line each."""
-    for folder in (os.path.dirname(AUDIT), f"{STATE}/policies", f"{STATE}/topologies"):
-        for name in sorted(os.listdir(root + folder)) if os.path.isdir(root + folder) else []:
-            path = f"{root}{folder}/{name}"
-            try:
-                _add(archive, f"{folder.lstrip('/')}/{name}", read_bytes(path))
-            except OSError as error:
-                yield f"{path}: cannot be read: {error.strerror}"

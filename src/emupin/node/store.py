@@ -45,7 +45,13 @@ def _read(path: str) -> bytes:
     try:
         return read_trusted(path)
     except OSError as error:
-        raise PolicyError(path, f"cannot be read: {error.strerror}", "fix the file or remove it") from None
+        hint = "run it as root" if _is_for_root(error) else "fix the file or remove it"
+        raise PolicyError(path, f"cannot be read: {error.strerror}", hint) from None
+
+
+def _is_for_root(error: Exception) -> bool:
+    """Whether it is only that an ordinary user asks: nothing is broken."""
+    return isinstance(error, PermissionError) and os.geteuid() != 0
 
 
 def _last_good(root: str, problem: str) -> Found:
@@ -57,6 +63,8 @@ def _last_good(root: str, problem: str) -> Found:
     except FileNotFoundError:
         return Found(None, (f"{problem} (there is no earlier valid one: no policy is in force)",))
     except (OSError, PolicyError) as error:
+        if _is_for_root(error):
+            return Found(None, (f"{problem} (only root can see whether there is an earlier valid one)",))
         return Found(None, (f"{problem} (no policy is in force)", f"the last good policy cannot be used: {error}"))
 
 
@@ -72,6 +80,8 @@ def _load(root: str, source: bytes, path: str) -> Found:
         replace_file(root + LAST_GOOD, name.encode() + b"\n")
         cached.write(compiled, SHAPE, policy.to_plain())
     except OSError as error:
+        if _is_for_root(error):
+            return Found(policy)
         problem = f"{error.filename}: {error.strerror}; the policy is compiled on every call until this is fixed"
         return Found(policy, (problem,))
     return Found(policy)
