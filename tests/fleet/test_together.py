@@ -41,6 +41,12 @@ def test_what_runs_there_counts_but_for_the_guest_itself() -> None:
     assert placed(company(held=held), B, A) == [[4], [5]]
 
 
+def test_who_started_is_called_by_name_beside_those_that_ran() -> None:
+    guests = company(held=Others(dedicated={"77aa": frozenset((2,))}, names={"77aa": "old"}))
+    placed(guests, A)
+    assert guests.others(B.domain, "").names == guests.everybody().names == {"77aa": "old", UUID: "nfv-0"}
+
+
 def test_what_starts_counts_with_its_vcpus_iothreads_and_pins() -> None:
     guests = company(placement="keep")
     placed(guests, replace(A, pins=pins(2, "3-4"), emulatorpin="5", iothreads={1: "34"}))
@@ -84,7 +90,7 @@ def test_capacity() -> None:
 def test_where_the_pool_runs_out() -> None:
     guests = company("2-3", placement='dedicated, "vcpu:0"')
     assert placed(guests, A, B, C) == [[2], [3], [12]]
-    why = f"all 2 CPUs of the pool are held, by guests {UUID} and {ANOTHER}"
+    why = f"all 2 CPUs of the pool are held, by guests nfv-0 ({UUID}) and nfv-1 ({ANOTHER})"
     assert guests.capacity().ran_out == f"nfv-2: dedicated: {why}"
     assert guests.capacity().rooms == (Room("nfv", "nfv-2", 0),)
 
@@ -115,10 +121,11 @@ def test_policy_test_alone_and_together(root: Path, folder: Path) -> None:
     told = emupin(root, "policy", "test", "--together", "--json", folder)
     *guests, last = [json.loads(line) for line in told.stdout.splitlines()]
     assert [each["after"] for each in guests] == ["6", "7", "4"]
+    why = f"all 2 CPUs of the pool are held, by guests nfv-0 ({UUID}) and nfv-1 ({ANOTHER})"
     assert last["capacity"] == {
         "pool": "6-7", "held_alone": "6-7", "free": {},
         "more": [{"rule": "nfv", "like": "nfv-2", "guests": 0}],
-        "ran_out": f"{folder}/2.xml: dedicated: all 2 CPUs of the pool are held, by guests {UUID} and {ANOTHER}",
+        "ran_out": f"{folder}/2.xml: dedicated: {why}",
     }  # fmt: skip
     assert b"the pool runs out at " in told.stderr
 

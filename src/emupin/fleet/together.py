@@ -47,17 +47,24 @@ class Company:
     def __init__(self, policy: Policy, facts: Facts) -> None:
         self.policy, self.facts = policy, facts
         self.uses: dict[str, dict[str, Cpus]] = {use: {} for use in USES}
+        self.names = dict(facts.of_all.names)
         self.last: dict[str, Domain] = {}
         """Of each rule that gives guests CPUs of their own, the last guest that it took."""
         self.ran_out = ""
 
     def others(self, guest: Domain, name: str) -> Others:
         """What all others have, for the guest `guest` that is known by its UUID, or else by `name`."""
-        there, key = self.facts.others(guest), guest.uuid or name
-        both = {use: {**getattr(there, use), **self.uses[use]} for use in USES}
-        for by_guest in both.values():
+        return self._beside(self.facts.others(guest), guest.uuid or name)
+
+    def everybody(self, key: str = "") -> Others:
+        """What all but the guest `key` have in the end."""
+        return self._beside(self.facts.of_all, key)
+
+    def _beside(self, there: Others, key: str) -> Others:
+        uses = {use: {**getattr(there, use), **self.uses[use]} for use in USES}
+        for by_guest in uses.values():
             by_guest.pop(key, None)
-        return there.replace(**both)
+        return there.replace(**uses, names=self.names)
 
     def decide(self, guest: Domain, name: str) -> Plan:
         """Decide for the next guest; it starts, unless it is refused."""
@@ -83,26 +90,20 @@ class Company:
         for use, those in has.items():
             if those:
                 self.uses[use][key] = those
-
-    def everybody(self, key: str) -> Others:
-        """What all but the guest `key` have in the end."""
-        uses = {use: {**getattr(self.facts.of_all, use), **self.uses[use]} for use in USES}
-        for by_guest in uses.values():
-            by_guest.pop(key, None)
-        return self.facts.of_all.replace(**uses)
+        self.names[key] = guest.name
 
     def capacity(self) -> Capacity:
         """What is left; nobody is added by asking."""
         pool, host = self.policy.pool or frozenset(), self.facts.host
-        uses = {use: {**getattr(self.facts.of_all, use), **self.uses[use]} for use in USES}
-        left = pool - all_of(uses["vcpus"], uses["dedicated"], uses["shared"]) - self.policy.reserved
+        there = self.everybody()
+        left = pool - all_of(there.vcpus, there.dedicated, there.shared) - self.policy.reserved
         free: dict[str, set[int]] = {}
         for cpu in left if host is None else left & host.online:
             node = host.node_of(cpu) if host else None
             free.setdefault("?" if node is None else str(node), set()).add(cpu)
         return Capacity(
             pool=pool,
-            alone=pool & all_of(uses["dedicated"]),
+            alone=pool & all_of(there.dedicated),
             free={node: frozenset(free[node]) for node in sorted(free)},
             rooms=tuple(Room(rule, guest.name, self._more(guest, rule)) for rule, guest in self.last.items()),
             ran_out=self.ran_out,
