@@ -185,3 +185,10 @@ def test_a_folder_without_nodes_is_an_error(words: list[str], tmp_path: Path) ->
     done = emupin(tmp_path, "fleet", *words, cwd=tmp_path)
     assert done.returncode == 2
     assert b"collect" in done.stderr
+
+
+@pytest.mark.parametrize("option", [["--against", "/nonexistent"], ["--guests"]], ids=lambda words: words[0])
+def test_what_goes_with_a_policy_is_an_error_without_one(option: list[str], tmp_path: Path) -> None:
+    done = emupin(tmp_path, "fleet", *option, tmp_path)
+    assert done.returncode == 2
+    assert f"{option[0]} without --policy; name the policy to try".encode() in done.stderr

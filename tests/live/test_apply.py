@@ -317,6 +317,8 @@ def test_usage_and_names(host: Host) -> None:
     for words in ((), ("--all", "nfv-1")):
         done = emupin(host.root, "apply", *words)
         assert (done.returncode, b"name some, or give --all" in done.stderr) == (2, True)
+    done = emupin(host.root, "apply", "--undo", "--all", "--policy", "/nonexistent")
+    assert (done.returncode, b"--undo with --policy" in done.stderr) == (2, True)
     assert emupin(host.root, "apply", machine.uuid).returncode == 0
     done = emupin(host.root, "apply", "nfv-2")
     assert (done.returncode, b"did you mean 'nfv-1'?" in done.stderr) == (2, True)

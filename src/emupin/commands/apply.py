@@ -72,6 +72,8 @@ def run(args: argparse.Namespace) -> int:
     """The exit status. Raises EmupinError where nothing can be done at all."""
     if bool(args.guests) + args.all + args.drift != 1 or (args.drift and args.undo):
         raise EmupinError("emupin apply", "which guests?", "name some, or give --all, or --drift")
+    if args.undo and args.policy:
+        raise EmupinError("emupin apply", "--undo with --policy", "no policy counts there: omit --policy")
     root = root_from_environment()
     if args.undo:
         from emupin.commands import undo

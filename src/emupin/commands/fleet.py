@@ -10,6 +10,7 @@ from contextlib import closing
 from typing import TYPE_CHECKING
 
 from emupin.base import streams
+from emupin.base.errors import EmupinError
 from emupin.base.interruption import Interruption
 from emupin.base.text import printable
 from emupin.commands import options
@@ -64,6 +65,9 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
 def run(args: argparse.Namespace) -> int:
     """The exit status. Raises EmupinError where there is nothing to read, or a policy cannot be."""
     trials = None
+    if (args.against or args.guests) and not args.policy:
+        option = "--against" if args.against else "--guests"
+        raise EmupinError("emupin fleet", f"{option} without --policy", "name the policy to try: --policy FILE")
     if args.policy:
         old = options.read_policy(args.against) if args.against else None
         trials = nodes.Trials(options.read_policy(args.policy), old)
