@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import io
 import json
 import re
 from html.parser import HTMLParser
@@ -53,9 +52,7 @@ class Elements(HTMLParser):
 
 
 def rendered(page: Page) -> str:
-    file = io.StringIO()
-    render(page, file)
-    return file.getvalue()
+    return "".join(render(page))
 
 
 def page_of(*entries: dict[str, Any], host: str = "compute-1") -> Page:

@@ -13,6 +13,7 @@ from emupin.base.text import printable, printable_lines
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from typing import IO
 
 STDIN, STDOUT, STDERR = 0, 1, 2
 
@@ -21,6 +22,13 @@ def put(data: bytes) -> None:
     """Write `data` to stdout. Raises BrokenPipeError where its reader is gone, EmupinError for other trouble."""
     with _stdout_trouble():
         write_all(STDOUT, printable_lines(data) if os.isatty(STDOUT) else data)
+
+
+@contextmanager
+def stdout() -> Iterator[IO[bytes]]:
+    """stdout for what comes in pieces. Raises as `put` does, also for an OSError of whoever makes the pieces."""
+    with _stdout_trouble(), open(STDOUT, "wb", closefd=False) as file:
+        yield file
 
 
 def flush() -> None:

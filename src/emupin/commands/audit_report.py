@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING
 
-from emupin.base import streams
+from emupin.base import output, streams
 from emupin.base.errors import EmupinError
 from emupin.base.files import root_from_environment
 from emupin.commands import options
@@ -50,7 +50,9 @@ def add_parser(actions: Subparsers) -> None:
         metavar="FILE",
         help="show a saved `emupin trace`, too (repeatable: before, after)",
     )
-    parser.add_argument("-o", "--output", default="report.html", metavar="FILE", help="default: %(default)s")
+    parser.add_argument(
+        "-o", "--output", default="report.html", metavar="FILE", help=f"{output.HELP}; default: %(default)s"
+    )
     parser.set_defaults(run=run)
 
 
@@ -62,7 +64,8 @@ def run(args: argparse.Namespace) -> int:
     page.traces = pictures(traces)
     write(page, args.output)
     count, hosts = len(page.islands), len(page.sources)
-    streams.say(f"{args.output}: {count:,} entries of {hosts:,} host{'' if hosts == 1 else 's'}")
+    where = "stdout" if output.is_stdout(args.output) else args.output
+    streams.say(f"{where}: {count:,} entries of {hosts:,} host{'' if hosts == 1 else 's'}")
     for problem in page.problems:
         streams.say(problem)
     return 2 if page.problems else 0

@@ -8,8 +8,8 @@ import os
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
 
-from emupin.base import cpuset, streams
-from emupin.base.errors import EmupinError, HostError
+from emupin.base import cpuset, output, streams
+from emupin.base.errors import EmupinError
 from emupin.base.files import LIBVIRT_RUN, policy_path, root_from_environment
 from emupin.base.text import printable
 from emupin.commands import options
@@ -49,7 +49,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     form = parser.add_mutually_exclusive_group()
     form.add_argument("--json", action="store_true", help="print JSON")
     form.add_argument("--snapshot", action="store_true", help="record the host, for --host FILE")
-    parser.add_argument("-o", "--output", metavar="FILE", help="with --snapshot: write FILE instead of stdout")
+    parser.add_argument("-o", "--output", metavar="FILE", help=f"with --snapshot: {output.HELP}")
     parser.set_defaults(run=run)
 
 
@@ -59,7 +59,7 @@ def run(args: argparse.Namespace) -> int:
     policy = None if args.snapshot else _policy(args.policy)
     recorded = snapshot.read(args.host) if args.host else _this_machine(policy)
     if args.snapshot:
-        _write(snapshot.render(recorded).encode(), args.output)
+        output.save(args.output, snapshot.render(recorded).encode())
     elif args.json:
         streams.put((json.dumps(_plain(recorded, policy)) + "\n").encode())
     else:
@@ -98,18 +98,6 @@ def _held(root: str, host: Host, policy: Policy | None) -> Others:
     for fault in ledger.faults:
         streams.say(fault)
     return ledger.others(None, host.online)
-
-
-def _write(data: bytes, path: str | None) -> None:
-    """Raises HostError."""
-    if path is None or path == "-":
-        streams.put(data)
-        return
-    try:
-        with open(path, "wb") as file:
-            file.write(data)
-    except OSError as error:
-        raise HostError(path, f"cannot be written: {error.strerror}", "name another file with -o") from None
 
 
 def _marks(recorded: Snapshot, policy: Policy | None) -> dict[int, Mark]:

@@ -9,7 +9,7 @@ import time
 from contextlib import nullcontext
 from typing import TYPE_CHECKING
 
-from emupin.base import streams
+from emupin.base import output, streams
 from emupin.base.errors import EmupinError
 from emupin.base.files import root_from_environment
 from emupin.base.text import printable
@@ -52,7 +52,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     form = parser.add_mutually_exclusive_group()
     form.add_argument("--json", action="store_true", help="print JSON")
     form.add_argument("--prometheus", action="store_true", help="print metrics in Prometheus' text format")
-    parser.add_argument("-o", "--output", metavar="FILE", help="with --prometheus: replace FILE in one step")
+    parser.add_argument("-o", "--output", metavar="FILE", help=f"with --prometheus: {output.HELP}")
     parser.add_argument(
         "--watch",
         nargs="?",
@@ -146,11 +146,7 @@ def _put_json(found: Survey, rates: RatesByGuest | None) -> None:
 def _export(found: Survey, path: str | None) -> None:
     from emupin.live import prometheus
 
-    data = prometheus.render(found)
-    if path is None or path == "-":
-        streams.put(data)
-    else:
-        prometheus.write(path, data)
+    output.save(path, prometheus.render(found), prometheus.MODE)
 
 
 def _say(found: Survey) -> None:

@@ -8,9 +8,9 @@ import os
 import signal
 from typing import TYPE_CHECKING
 
-from emupin.base import streams
+from emupin.base import output
 from emupin.base.errors import EmupinError
-from emupin.base.files import root_from_environment, write_all
+from emupin.base.files import root_from_environment
 from emupin.base.interruption import Interruption
 from emupin.commands import options
 from emupin.fleet.batches import Progress
@@ -50,7 +50,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     parser.add_argument("guest", metavar="GUEST|FILE", help="name or UUID of a running guest, or a saved trace")
     options.add_duration(parser, SECONDS)
     options.add_json(parser)
-    parser.add_argument("-o", "--output", metavar="FILE", help="with --json: save the trace in FILE")
+    parser.add_argument("-o", "--output", metavar="FILE", help=f"with --json: {output.HELP}")
     parser.add_argument("--against", metavar="FILE", help="compare with a saved trace")
     parser.set_defaults(run=run)
 
@@ -63,7 +63,7 @@ def run(args: argparse.Namespace) -> int:
     trace = saved.read(args.guest) if is_file(args.guest) else take(root_from_environment(), args.guest, args.seconds)
     if args.json:
         _put_json(trace, before, args.output)
-    if not args.json or args.output:
+    if not (args.json and output.is_stdout(args.output)):
         text = tracetext.render(trace, before, terminal.size().columns, terminal.wants_colour())
         terminal.put(text, terminal.wants_colour())
     return 0
@@ -96,15 +96,4 @@ def _put_json(trace: Trace, before: Trace | None, path: str | None) -> None:
     values = saved.to_json(trace)
     if path is None and before is not None:
         values["before"] = saved.to_json(before)
-    data = (json.dumps(values) + "\n").encode()
-    if path is None or path == "-":
-        streams.put(data)
-        return
-    try:
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o644)
-        try:
-            write_all(descriptor, data)
-        finally:
-            os.close(descriptor)
-    except OSError as error:
-        raise EmupinError(path, f"cannot be written: {error.strerror}", "name another file with -o") from None
+    output.save(path, (json.dumps(values) + "\n").encode())

@@ -7,11 +7,8 @@ fall when one ends, and be taken for a counter that began anew.
 
 from __future__ import annotations
 
-import os
 from typing import TYPE_CHECKING
 
-from emupin.base.errors import HostError
-from emupin.base.files import write_all
 from emupin.guest.threads import IOTHREAD, VCPU, VHOST
 from emupin.live.drift import CGROUP, LIVE, PERSISTENT, THREAD
 from emupin.live.observe import KINDS
@@ -24,6 +21,7 @@ if TYPE_CHECKING:
     from emupin.live.survey import Survey
 
 MODE = 0o644
+"""A collector need not be root."""
 
 COUNTERS: tuple[tuple[str, str, Callable[[Counters], float | None]], ...] = (
     ("voluntary_switches_total", "Voluntary context switches", lambda each: each.voluntary),
@@ -138,21 +136,3 @@ def _labels(**texts: str) -> str:
 
 def _escape(text: str) -> str:
     return text.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
-
-
-def write(path: str, data: bytes) -> None:
-    """Make the file `path` hold `data`, in one step: a collector never sees half of it. Raises HostError."""
-    temporary = f"{path}.{os.getpid()}"
-    try:
-        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-        try:
-            write_all(descriptor, data)
-            os.fchmod(descriptor, MODE)
-            os.rename(temporary, path)
-        except BaseException:
-            os.unlink(temporary)
-            raise
-        finally:
-            os.close(descriptor)
-    except OSError as error:
-        raise HostError(path, f"cannot be written: {error.strerror}", "name another file with -o") from None

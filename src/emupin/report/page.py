@@ -7,10 +7,10 @@ import hashlib
 import os
 from collections import Counter
 from dataclasses import dataclass, field
-from typing import IO, TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any
 
 from emupin import __version__
-from emupin.base import cpuset
+from emupin.base import cpuset, output
 from emupin.base.errors import EmupinError
 from emupin.base.text import printable
 from emupin.engine.host import to_json
@@ -23,6 +23,9 @@ if TYPE_CHECKING:
     from emupin.engine.host import Host
     from emupin.policy.values import Policy
     from emupin.report.traces import Picture
+
+MODE = 0o600
+"""It tells what the audit trail does."""
 
 SCRIPTS = ("base.js", "list.js", "detail.js", "picture.js", "page.js")
 
@@ -117,26 +120,13 @@ def check_jinja() -> None:
 
 
 def write(page: Page, path: str) -> None:
-    """Write the page to the file `path`, whole or not at all. Raises EmupinError."""
-    partial = f"{path}.{os.getpid()}.part"
-    try:
-        with open(partial, "x", encoding="utf-8", newline="\n") as file:
-            render(page, file)
-        os.replace(partial, path)
-    except OSError as error:
-        raise EmupinError(path, f"cannot be written: {error.strerror}", "name another place for it") from None
-    finally:
-        if os.path.exists(partial):
-            os.unlink(partial)
+    """Write the page where `-o PATH` says. Raises EmupinError."""
+    with output.opened(path, MODE) as file:
+        file.writelines(piece.encode() for piece in render(page))
 
 
-def render(page: Page, file: IO[str]) -> None:
-    """Write the page to `file`."""
-    for piece in _pieces(page):
-        file.write(piece)
-
-
-def _pieces(page: Page) -> Iterator[str]:
+def render(page: Page) -> Iterator[str]:
+    """The page in pieces."""
     import jinja2
     from markupsafe import Markup
 
