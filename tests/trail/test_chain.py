@@ -14,12 +14,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from trails import current, entry, kinds, lines_of, proven, write
 
+from emupin import __version__
 from emupin.base.jsonline import encode
 from emupin.trail.chain import verify
 from emupin.trail.findings import Head, Verdict
 from emupin.trail.lines import Line, find
 from emupin.trail.spans import Links, chain
-from emupin.trail.writer import read_head
+from emupin.trail.writer import append, read_head
 
 COUNT = 10_000
 STRIDE = 5
@@ -309,6 +310,48 @@ def test_the_line_before_a_torn_one_is_proved_by_the_mending(small: Path, tmp_pa
         spoilt[place] = lines[place].replace(b"node", b"NODE", 1)
         assert spoilt != lines
         assert kinds(verdict_on(tmp_path, spoilt, small)) != []
+
+
+def torn(path: Path) -> int:
+    """Tear a line at the end; how many there are before it."""
+    whole = len(lines_of(path)) if path.exists() else 0
+    with path.open("ab") as file:
+        file.write(b'{"time": "2026')
+    return whole
+
+
+@pytest.mark.parametrize("rotated", [False, True], ids=["one file", "rotated"])
+def test_lines_removed_before_a_torn_one_are_found(rotated: bool, small: Path) -> None:
+    path = current(small)
+    whole = torn(path)
+    for number in range(3):
+        append(str(small), entry(20 + number, emupin=__version__))
+    files = [path]
+    if rotated:
+        files = [path.rename(f"{path}.1"), path]
+        write(small, 2, 40)
+    assert verify([*map(str, files)], read_head(str(small))).is_sound
+    files[0].write_bytes(b"".join(lines_of(files[0])[whole:]))
+    assert kinds(verify([*map(str, files)], read_head(str(small)))) == ["missing"]
+
+
+def test_a_rotated_file_that_begins_with_a_torn_line_may_be_the_oldest(small: Path) -> None:
+    path = current(small)
+    path.rename(f"{path}.2")
+    torn(path)
+    append(str(small), entry(20, emupin=__version__))
+    path.rename(f"{path}.1")
+    write(small, 2, 40)
+    files = find(str(small))
+    assert [found.kind for found in verify(files, read_head(str(small))).findings] == ["torn"]
+    assert [found.kind for found in verify(files[1:], read_head(str(small))).findings] == ["older", "torn"]
+
+
+def test_a_trail_that_begins_with_a_torn_line_is_whole(tmp_path: Path) -> None:
+    current(tmp_path).parent.mkdir(parents=True)
+    torn(current(tmp_path))
+    write(tmp_path, 2)
+    assert proven(current(tmp_path), tmp_path).is_sound
 
 
 def test_two_torn_lines_in_a_row(small: Path) -> None:

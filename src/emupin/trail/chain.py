@@ -122,9 +122,9 @@ class _Walk:
         self.entries += 1
         self.time = text_of(value, "time") or self.time
         if self.doubtful:
-            self._judge(at, value)
+            self._judge(line, at, value)
         elif self.last is None:
-            self._check_start(line, at, value)
+            self._check_start(line, at, value, value["previous"])
         elif value["previous"] != self.last.digest:
             self.breaks.append(_Break(self.last, at, value["previous"]))
         if value.get("op") == "gap":
@@ -133,31 +133,33 @@ class _Walk:
             self.findings.append(Finding(at.place, TORN, "only the line end of the previous line was missing"))
         self.doubtful = []
 
-    def _judge(self, at: _At, value: Mapping[str, Any]) -> None:
+    def _judge(self, line: Line, at: _At, value: Mapping[str, Any]) -> None:
         """Are the lines before, which are no entries, a torn one that the entry `value` mends, or somebody's work?"""
         whole = self.whole.digest if self.whole else None
-        data = b"".join(line.data for line in self.doubtful)
+        data = b"".join(each.data for each in self.doubtful)
         digests = [sha256(data + end).hexdigest() for end in (b"", b"\n")]
         told = value.get("op") == "mend" and value.get("torn") in digests and whole in (None, value.get("intact"))
+        if told and not self.whole:
+            self._check_start(line, at, value, value.get("intact"))
         rotated = len(self.doubtful) == 1 and not data.endswith(b"\n") and value["previous"] == whole
-        for line in self.doubtful:
-            if told or (rotated and not is_unended(line)):
+        for each in self.doubtful:
+            if told or (rotated and not is_unended(each)):
                 text = "a write was interrupted here (power loss?); the next entry accounts for it"
-                self.findings.append(Finding(line.place, TORN, text))
+                self.findings.append(Finding(each.place, TORN, text))
             elif rotated:
                 text = f"an entry without a line end, and {at.place} does not link to it: it was appended"
-                self.findings.append(Finding(line.place, UNENDED, text))
+                self.findings.append(Finding(each.place, UNENDED, text))
             elif value["previous"] == whole:
-                self.findings.append(
-                    Finding(line.place, INSERTED, f"is not an entry, and {at.place} does not link to it")
-                )
+                text = f"is not an entry, and {at.place} does not link to it"
+                self.findings.append(Finding(each.place, INSERTED, text))
             else:
-                self.findings.append(Finding(line.place, CHANGED, "is not an entry: it was changed or inserted"))
+                self.findings.append(Finding(each.place, CHANGED, "is not an entry: it was changed or inserted"))
         if self.whole and not told and value["previous"] != whole:
             self.breaks.append(_Break(self.whole, at, value["previous"], told=True))
 
-    def _check_start(self, line: Line, at: _At, value: Mapping[str, Any]) -> None:
-        if value["previous"] is None:
+    def _check_start(self, line: Line, at: _At, value: Mapping[str, Any], link: object) -> None:
+        """The first entry, `value`, goes on from `link`, of which nothing was given: could a rotation be why?"""
+        if link is None:
             return
         if value.get("rotated") is not True and value.get("emupin") not in (None, BEFORE_MARKS):
             text = "lines before it were removed: no log rotation starts a file with this entry"

@@ -139,7 +139,8 @@ def _mend_entry(path: str, descriptor: int, size: int, head: str | None) -> dict
         end -= len(line)
     intact = hex_digest(line) if end else _head_before(path, head)
     torn = hex_digest(os.pread(descriptor, size - end, end) + b"\n")
-    return {"op": "mend", "reason": "the previous line was incomplete", "intact": intact, "torn": torn}
+    mark: dict[str, Json] = {} if end or intact is None else {"rotated": True}  # The torn line began the file.
+    return {"op": "mend", "reason": "the previous line was incomplete", "intact": intact, "torn": torn, **mark}
 
 
 def _is_whole(line: bytes) -> bool:
