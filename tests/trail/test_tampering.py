@@ -9,11 +9,13 @@ import gzip
 import json
 import os
 import random
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from command import emupin
+from command import emupin, environment
 from trails import current, entry, lines_of, write
 
 from emupin.base.jsonline import encode
@@ -234,3 +236,19 @@ def test_every_subcommand_takes_the_files_in_the_order_of_a_shell(action: str, t
     found = emupin(tmp_path, "audit", action)
     assert given.stdout == found.stdout
     assert given.returncode == found.returncode
+
+
+@pytest.mark.parametrize("action", ["verify", "list", "head", "replay", "show 1"])
+def test_every_subcommand_reads_pipes_like_files(action: str, tmp_path: Path) -> None:
+    paths = Trail(tmp_path).put({})
+    pipes = " ".join(f"<({'zcat' if path.endswith('.gz') else 'cat'} {path})" for path in reversed(paths))
+    command = f"{sys.executable} -m emupin audit {action}"
+    no_place = "sed 's,/[^ ]*:[0-9]*,PLACE,'"
+    script = f"{command} {pipes} | {no_place} | diff - <({command} {' '.join(paths)} | {no_place})"
+    done = subprocess.run(["bash", "-c", script], env=environment(tmp_path / "no"), capture_output=True, check=False)
+    assert (done.stdout, done.returncode) == (b"", 0)
+
+
+def test_nothing_is_not_intact(tmp_path: Path) -> None:
+    done = emupin(tmp_path, "audit", "verify", "/dev/null")
+    assert (done.returncode, done.stdout.splitlines()[-1]) == (1, b"0 entries: findings: 1")

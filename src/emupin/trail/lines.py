@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import bz2
+import functools
 import gzip
 import json
 import lzma
 import os
 import re
+import stat
 import zlib
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from hashlib import sha256
-from typing import Any
+from typing import IO, Any
 
 from emupin.base.errors import HostError
 from emupin.base.files import AUDIT
@@ -100,7 +102,7 @@ def read_file(path: str) -> Iterator[Line]:
     """Every line of one file. Raises HostError, DamagedError after the lines that could be read."""
     number = 0
     try:
-        with OPENERS.get(os.path.splitext(path)[1], open)(path, "rb") as file:
+        with OPENERS.get(os.path.splitext(path)[1], open)(_lasting(path), "rb") as file:
             while data := file.readline(LONGEST):
                 number += 1
                 yield Line(path, number, data)
@@ -109,6 +111,24 @@ def read_file(path: str) -> Iterator[Line]:
             raise HostError(printable(path), f"cannot be read: {error.strerror}", MISSING) from None
         place = f"{printable(path)}:{number + 1}"
         raise DamagedError(place, "cannot be decompressed from here", "restore the file from a copy") from None
+
+
+def _lasting(path: str) -> str:
+    """`path`, or what has all of it for every further pass where that is a pipe. Raises OSError."""
+    return f"/proc/self/fd/{_spool(path).fileno()}" if stat.S_ISFIFO(os.stat(path).st_mode) else path
+
+
+@functools.cache
+def _spool(path: str) -> IO[bytes]:
+    """What comes from a pipe, in a file without a name. Raises OSError."""
+    import shutil
+    import tempfile
+
+    spool = tempfile.TemporaryFile()  # noqa: SIM115
+    with open(path, "rb") as pipe:
+        shutil.copyfileobj(pipe, spool)
+    spool.flush()
+    return spool
 
 
 def entry(data: bytes) -> dict[str, Any] | None:
