@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from hosts import Host, domain_xml
-from trails import current, entry, kinds, needs, write
+from trails import current, entry, kinds, lines_of, needs, write
 
 from emupin.base.errors import HostError
 from emupin.trail import chain, lines, writer
@@ -236,6 +236,15 @@ def test_where_the_policy_says_so_an_entry_that_cannot_be_written_refuses_the_st
         answer = host.call("migrate", domain_xml())
         assert (answer.status, answer.output) == (1, "")
         assert "cannot be written: No space left on device; free some space" in answer.error
+
+
+def test_a_lost_entry_is_told_of_once_also_without_a_head(tmp_path: Path) -> None:
+    (tmp_path / "var/lib/emupin/audit-head").mkdir(parents=True)
+    lost = tmp_path / "run/emupin/audit-lost"
+    lost.mkdir(parents=True)
+    (lost / "2026-11-22T10:00:00Z_1").touch()
+    path = write(tmp_path, 3)
+    assert ([b'"op": "gap"' in line for line in lines_of(path)], os.listdir(lost)) == ([True, False, False, False], [])
 
 
 def test_a_folder_that_cannot_be_made_counts_as_lost(tmp_path: Path) -> None:

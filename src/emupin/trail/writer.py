@@ -79,7 +79,8 @@ def _append(root: str, path: str, entry: dict[str, Json], durable: bool) -> None
             os.fdatasync(descriptor)
     finally:
         os.close(descriptor)
-    _finish(root, head, lost)
+    _forget(root, lost)
+    _keep_head(root, head)
 
 
 def _end(path: str, descriptor: int, size: int, head: str | None) -> tuple[bytes, str | None, list[dict[str, Json]]]:
@@ -209,11 +210,17 @@ def read_head(root: str) -> str | None:
     return head if len(head) == HEX and not head.strip("0123456789abcdef") else None
 
 
-def _finish(root: str, head: str, lost: list[str]) -> None:
-    """Keep the head, and forget the lost entries that the trail now tells of.
+def _forget(root: str, lost: list[str]) -> None:
+    """The trail now tells of these lost entries."""
+    for name in lost:
+        try:
+            os.unlink(f"{root}{LOST}/{name}")
+        except OSError:  # It is told of again.
+            continue
 
-    Failing to is no trouble: the next writer goes on from the last line, and `audit verify` says that the head is old.
-    """
+
+def _keep_head(root: str, head: str) -> None:
+    """Failing to is no trouble: the next writer goes on from the last line, and `verify` says that the head is old."""
     try:
         make_private_folder(root + STATE)
         descriptor = os.open(root + HEAD, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
@@ -221,8 +228,6 @@ def _finish(root: str, head: str, lost: list[str]) -> None:
             os.pwrite(descriptor, head.encode() + b"\n", 0)
         finally:
             os.close(descriptor)
-        for name in lost:
-            os.unlink(f"{root}{LOST}/{name}")
     except OSError:
         return
 
