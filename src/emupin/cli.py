@@ -63,8 +63,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         words = sys.argv[1:] if argv is None else argv
         _complete_where_asked()
-        args = parser(words[0] if words else "").parse_args(words)
-        status: int = args.run(args)
+        try:
+            with streams.trouble():
+                args = parser(words[0] if words else "").parse_args(words)
+            status: int = args.run(args)
+        except SystemExit as ended:  # argparse has shown a help, or what is wrong with the words.
+            status = int(ended.code or 0)
         streams.flush()
     except EmupinError as error:
         streams.say(str(error))

@@ -92,10 +92,33 @@ def test_full_stdout(root: Path) -> None:
     )
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full")
+@pytest.mark.parametrize(
+    "words", ["--help", "host --help", "host --json", "collect", "collect -o -", "host --snapshot"]
+)
+def test_every_command_says_that_stdout_is_full(root: Path, words: str) -> None:
+    done = shell(root, f"$emupin {words} >/dev/full")
+    assert (done.returncode, done.stderr.count(b"\n"), done.stderr[:25]) == (2, 1, b"stdout: cannot be written")
+
+
+def test_an_archive_on_stdout(root: Path) -> None:
+    folder = root / "var/log/emupin"
+    (folder / "old").mkdir(parents=True)
+    os.mkfifo(folder / "fifo")
+    files = "var/lib/.*|head|host.json|status.json|doctor.json|node.json"
+    done = shell(
+        root, f"$emupin collect 2>&1 >a.tgz; echo $?; tar tzf a.tgz | grep -Evx '{files}'".replace("a.tgz", f"{root}/a")
+    )
+    assert (done.stdout, done.stderr) == (b"0\n", b"")
+    cut = shell(root, "$emupin collect | head -c 10 | wc -c; echo ${PIPESTATUS[0]}")
+    assert (cut.stdout.split(), cut.stderr) in [([b"10", code], b"") for code in (b"0", b"141")]
+
+
 @pytest.mark.parametrize(
     ("script", "status", "stdout"),
     [
         ("$emupin rewrite $guest >&-", 2, b""),
+        ("$emupin collect >&-", 2, b""),
         ("$emupin rewrite <&-", 2, b""),
         ("$emupin rewrite $guest.missing 2>&-", 2, b""),
         ("$emupin rewrite --in-place $guest <&- >&- 2>&-", 0, b""),

@@ -20,31 +20,33 @@ STDIN, STDOUT, STDERR = 0, 1, 2
 
 def put(data: bytes) -> None:
     """Write `data` to stdout. Raises BrokenPipeError where its reader is gone, EmupinError for other trouble."""
-    with _stdout_trouble():
+    with trouble():
         write_all(STDOUT, printable_lines(data) if os.isatty(STDOUT) else data)
 
 
 @contextmanager
 def stdout() -> Iterator[IO[bytes]]:
     """stdout for what comes in pieces. Raises as `put` does, also for an OSError of whoever makes the pieces."""
-    with _stdout_trouble(), open(STDOUT, "wb", closefd=False) as file:
+    with trouble(), open(STDOUT, "wb", closefd=False) as file:
         yield file
 
 
 def flush() -> None:
     """Write what `print` still holds. Raises as `put` does."""
     if sys.stdout is not None:
-        with _stdout_trouble():
+        with trouble():
             sys.stdout.flush()
 
 
 @contextmanager
-def _stdout_trouble() -> Iterator[None]:
+def trouble() -> Iterator[None]:
+    """An OSError in here is stdout's; what Python holds for it then is lost. Raises as `put` does."""
     try:
         yield
     except BrokenPipeError:
         raise
     except OSError as error:
+        abandon_stdout()
         raise EmupinError("stdout", f"cannot be written: {error.strerror}", "the output is incomplete") from None
 
 

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
-import sys
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from emupin.base import streams
@@ -35,7 +34,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         formatter_class=options.Help,
         allow_abbrev=False,
     )
-    parser.add_argument("-o", "--output", metavar="FILE", help="write FILE instead of stdout")
+    parser.add_argument("-o", "--output", metavar="FILE", help="write a new FILE instead of stdout")
     parser.add_argument("--no-trail", action="store_true", help="leave the audit trail out; its head stays")
     parser.set_defaults(run=run)
 
@@ -45,28 +44,27 @@ def run(args: argparse.Namespace) -> int:
     from emupin.fleet import collection
     from emupin.trail.entries import now
 
-    if args.output is None and os.isatty(streams.STDOUT):
+    if args.output in (None, "-") and os.isatty(streams.STDOUT):
         raise EmupinError("emupin collect", "an archive cannot go to a terminal", "give -o FILE")
-    try:
-        with _create(args.output) if args.output else nullcontext(sys.stdout.buffer) as file:
-            problems = collection.write(file, root_from_environment(), now(), not args.no_trail)
-            file.flush()
-    except OSError as error:
-        is_there = isinstance(error, FileExistsError)
-        hint = "name a file that is not there yet" if is_there else "name another place for it"
-        raise EmupinError(args.output or "stdout", f"cannot be written: {error.strerror}", hint) from None
+    with _new_file(args.output) if args.output not in (None, "-") else streams.stdout() as file:
+        problems = collection.write(file, root_from_environment(), now(), not args.no_trail)
     for problem in problems:
         streams.say(problem)
     return 2 if problems else 0
 
 
 @contextmanager
-def _create(path: str) -> Iterator[IO[bytes]]:
-    """A new file for its owner alone, which is there only if it was written to its end. Raises OSError."""
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+def _new_file(path: str) -> Iterator[IO[bytes]]:
+    """For its owner alone, and there only if it was written to its end. Raises EmupinError."""
     try:
-        with open(descriptor, "wb") as file:
-            yield file
-    except BaseException:
-        os.unlink(path)
-        raise
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        try:
+            with open(descriptor, "wb") as file:
+                yield file
+        except BaseException:
+            os.unlink(path)
+            raise
+    except OSError as error:
+        is_there = isinstance(error, FileExistsError)
+        hint = "name a file that is not there yet" if is_there else "name another place for it"
+        raise EmupinError(path, f"cannot be written: {error.strerror}", hint) from None

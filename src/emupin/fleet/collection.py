@@ -111,8 +111,10 @@ def _names(folder: str, problems: list[str]) -> list[str]:
 
 
 def _read(folder: str, names: list[str], problems: list[str]) -> Iterator[tuple[str, bytes]]:
-    """The path and the bytes of each file."""
+    """The path and the bytes of each file; a FIFO would be waited for."""
     for path in (f"{folder}/{name}" for name in names):
+        if os.path.exists(path) and not os.path.isfile(path):
+            continue
         try:
             yield path, read_bytes(path)
         except FileNotFoundError:
