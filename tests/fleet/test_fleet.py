@@ -22,6 +22,7 @@ from emupin.engine.situation import Others
 from emupin.fleet.excerpt import excerpt
 from emupin.grammar.policyfile import compile_policy
 from emupin.guest.domainxml import read
+from emupin.live.lookup import read_guest
 
 FIXTURES = sorted((Path(__file__).parents[2] / "fixtures/xml").glob("*.xml"))
 EVERYTHING = """\
@@ -53,6 +54,12 @@ def test_an_excerpt_is_decided_like_the_whole(path: Path) -> None:
     except DomainError:
         return
     assert decided(excerpt(data, path.name), path.name) == whole
+
+
+def test_an_excerpt_has_what_numad_chose() -> None:
+    domain = "<domain type='kvm'><name>nfv-1</name><vcpu placement='auto'>2</vcpu></domain>"
+    status = f"<domstatus state='running' pid='7'><numad nodeset='0' cpuset='2-3'/>{domain}</domstatus>".encode()
+    assert read_guest(excerpt(status, "guest"), "guest").numad == read_guest(status, "guest").numad == {2, 3}
 
 
 def test_an_excerpt_holds_no_secret() -> None:
@@ -101,8 +108,15 @@ def test_a_collection_has_the_nodes_own_answers_and_what_a_replay_needs(node: Pa
 
 def test_a_collection_without_its_trail_keeps_the_head(node: Path, tmp_path: Path) -> None:
     folder = collect(node, tmp_path / "fleet/node1", "--no-trail")
-    assert not (folder / "var").exists()
+    (policy,) = (path for path in (folder / "var").rglob("*") if path.is_file())
+    assert policy.stem == json.loads((folder / "status.json").read_text())["policy"]
     assert len((folder / "head").read_text().split()) == 3
+    (tmp_path / "new.yaml").write_text(NEW)
+    tried = ("fleet", "--json", "--policy", tmp_path / "new.yaml", tmp_path / "fleet")
+    assert json.loads(emupin(tmp_path, *tried).stdout)["changed"] == 2
+    policy.unlink()
+    (trouble,) = json.loads(emupin(tmp_path, *tried).stdout)["troubles"]
+    assert trouble.endswith("collect it again with `emupin collect`, or give --against")
 
 
 def test_an_archive_that_is_there_is_not_overwritten(node: Path, tmp_path: Path) -> None:

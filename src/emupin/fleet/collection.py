@@ -6,7 +6,8 @@ status.json      `emupin status --json`
 doctor.json      `emupin doctor --json`
 head             `emupin audit head`
 guests/UUID.xml  each guest that runs or is defined, reduced to what a decision reads
-var/             the audit trail, and the policies and topologies that it refers to, in their places
+var/             the audit trail, and the policies and topologies that it refers to, in their places; without the trail
+                 the policy in force alone
 """
 
 from __future__ import annotations
@@ -24,8 +25,10 @@ from emupin.base.build import LIBRARY, build
 from emupin.base.digest import hex_digest
 from emupin.base.errors import EmupinError, HostError
 from emupin.base.files import AUDIT, STATE, list_folder, read_bytes
+from emupin.base.kept import POLICIES_KEPT
 from emupin.fleet.excerpt import excerpt
 from emupin.live.lookup import FOLDERS, SUFFIX, read_guest
+from emupin.trail.archive import Archive
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -54,14 +57,18 @@ def write(file: IO[bytes], root: str, time: str, trails: bool) -> list[str]:
     node: dict[str, Any] = {"emupin_collection": VERSION, "version": __version__, "build": build(), "collected": time}
     node["host"] = os.uname().nodename
     problems: list[str] = []
+    answers: dict[str, bytes] = {}
     with tarfile.open(fileobj=file, mode="w|gz", format=tarfile.PAX_FORMAT) as archive:
         for name, words in COMMANDS.items():
             done = _ask(words)
             node[name] = {"status": done.returncode, "remarks": done.stderr.decode(errors="replace").splitlines()}
+            answers[name] = done.stdout
             _add(archive, name, done.stdout)
         _add_guests(archive, root, problems)
         if trails:
             _add_trail(archive, root, problems)
+        else:
+            _add_policy(archive, root, answers["status.json"])
         node["problems"] = problems
         _add(archive, "node.json", json.dumps(node, indent=1).encode() + b"\n")
     return problems
@@ -127,3 +134,12 @@ def _add(archive: tarfile.TarFile, name: str, data: bytes) -> None:
     facts = tarfile.TarInfo(name)
     facts.size, facts.mode = len(data), 0o600
     archive.addfile(facts, io.BytesIO(data))
+
+
+def _add_policy(archive: tarfile.TarFile, root: str, status: bytes) -> None:
+    """Copy the policy in force: a new one is compared with it."""
+    try:
+        path, data = Archive((root + STATE,)).file(POLICIES_KEPT, json.loads(status)["policy"])
+    except (EmupinError, ValueError, KeyError):  # There is none, or `status` has said what is wrong.
+        return
+    _add(archive, os.path.relpath(path, root or "/"), data)

@@ -10,22 +10,27 @@ from typing import TYPE_CHECKING
 from xml.sax.saxutils import escape, quoteattr
 
 from emupin.guest.domainxml import LONG_SECTIONS, wanted
-from emupin.guest.xmltree import Document
+from emupin.guest.xmltree import NOTHING, Document
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from emupin.guest.xmltree import Element
 
-STATUS: dict[str, object] = {"domain": wanted(LONG_SECTIONS)}
+STATUS: dict[str, object] = {"numad": NOTHING, "domain": wanted(LONG_SECTIONS)}
 
 
 def excerpt(data: bytes, source: str) -> bytes:
-    """The excerpt of a domain XML, or of the one in libvirt's status XML of a running guest. Raises DomainError."""
+    """The excerpt of a domain XML, or of the one in libvirt's status XML of a running guest. Raises DomainError.
+
+    What numad chose stands beside that, so around both the status XML's own root is kept.
+    """
     if b"<domstatus" in data:
-        root = Document(data, source, "domstatus", "give libvirt's status XML").parse(STATUS).first("domain")
-        if root is None:
+        status = Document(data, source, "domstatus", "give libvirt's status XML").parse(STATUS)
+        domain = status.first("domain")
+        if domain is None:
             Document(data, source, "domain", "").refuse(0, "has no <domain>", "is this libvirt's status XML?")
+        root = status if status.first("numad") else domain
     else:
         root = Document(data, source, "domain", "give a domain XML").parse(wanted(LONG_SECTIONS))
     return ("\n".join(_lines(root, "")) + "\n").encode()

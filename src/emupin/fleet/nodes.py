@@ -154,7 +154,10 @@ class Trials:
         if node.policy is None:
             return None
         if node.policy not in self.known:
-            self.known[node.policy] = Archive((f"{folder}/var/lib/emupin",)).policy(node.policy).policy
+            try:
+                self.known[node.policy] = Archive((f"{folder}/var/lib/emupin",)).policy(node.policy).policy
+            except EmupinError as error:
+                raise EmupinError(error.where or folder, error.what, f"{COLLECT}, or give --against") from None
         return self.known[node.policy]
 
 

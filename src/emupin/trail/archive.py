@@ -53,14 +53,14 @@ class Archive:
         return _once(self.hosts, digest, self._host)
 
     def _policy(self, digest: str) -> KeptPolicy:
-        path, data = self._bytes(POLICIES_KEPT, digest)
+        path, data = self.file(POLICIES_KEPT, digest)
         return KeptPolicy(compile_policy(data, path), data.decode())
 
     def _host(self, digest: str) -> Host:
-        path, data = self._bytes(TOPOLOGIES_KEPT, digest)
+        path, data = self.file(TOPOLOGIES_KEPT, digest)
         return snapshot.parse(data, path).host
 
-    def _bytes(self, kind: str, digest: str) -> tuple[str, bytes]:
+    def file(self, kind: str, digest: str) -> tuple[str, bytes]:
         """A kept file's path and content. Raises EmupinError."""
         altered = None
         for path in (f"{folder}/{kind}/{digest}{suffix}" for folder in self.folders for suffix in SUFFIXES[kind]):
