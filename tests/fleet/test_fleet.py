@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
 import tarfile
 from pathlib import Path
 
@@ -59,7 +61,7 @@ def test_an_excerpt_is_decided_like_the_whole(path: Path) -> None:
 def test_an_excerpt_has_what_numad_chose() -> None:
     domain = "<domain type='kvm'><name>nfv-1</name><vcpu placement='auto'>2</vcpu></domain>"
     status = f"<domstatus state='running' pid='7'><numad nodeset='0' cpuset='2-3'/>{domain}</domstatus>".encode()
-    assert read_guest(excerpt(status, "guest"), "guest").numad == read_guest(status, "guest").numad == {2, 3}
+    assert read_guest(excerpt(status, "guest"), "guest").numad == read_guest(status, "guest").numad == frozenset((2, 3))
 
 
 def test_an_excerpt_holds_no_secret() -> None:
@@ -192,6 +194,52 @@ def test_a_damaged_collection_is_a_trouble_of_its_node_alone(node: Path, tmp_pat
     first, second = (json.loads(line) for line in done.stdout.splitlines())
     assert (first["troubles"], first["guests"]) == ([], 2)
     assert (len(second["troubles"]), second["guests"]) == (2, None)
+
+
+ODD = {
+    "status.json": [
+        '{"summary": []}', '{"guests": [{}, 5]}', '{"guests": [{"plan": 5}]}', '{"errors": 5}', '{"policy": 5}',
+        '{"summary": {"guests": "12"}}', '{"summary": {"drift": -1}}', "[" * 100_000, "5", '{"guests": 1e999}',
+    ],
+    "node.json": ['{"version": 5}', '{"problems": 5}', '{"build": ["x"]}', "[" * 100_000],
+    "doctor.json": ['{"problem": "1"}', '{"warning": true}', '{"warning": 1e400}', "[" * 100_000],
+    "host.json": ["5", "[" * 100_000, '{"emupin_host": 1, "online": 5}'],
+}  # fmt: skip
+
+
+def test_json_of_another_shape_is_a_trouble_of_its_node_alone(node: Path, tmp_path: Path) -> None:
+    good = collect(node, tmp_path / "fleet/good")
+    odd = [(name, text) for name, texts in ODD.items() for text in texts]
+    for number, (name, text) in enumerate(odd):
+        bad = tmp_path / f"fleet/bad-{number:02}"
+        shutil.copytree(good, bad)
+        (bad / name).write_text(text)
+    (tmp_path / "new.yaml").write_text(NEW)
+    done = emupin(tmp_path, "fleet", "--json", "--policy", tmp_path / "new.yaml", tmp_path / "fleet")
+    *bad_ones, good_one = map(json.loads, done.stdout.splitlines())
+    assert (good_one["name"], good_one["troubles"], good_one["changed"]) == ("good", [], 2)
+    assert [case for case, row in zip(odd, bad_ones) if len(row["troubles"]) != 1] == []
+    assert done.returncode == 1
+
+
+def test_what_is_no_file_is_not_waited_for(node: Path, tmp_path: Path) -> None:
+    folder = collect(node, tmp_path / "fleet/node1")
+    (folder / "status.json").unlink()
+    for name in ("status.json", "guests/x.xml"):
+        os.mkfifo(folder / name)
+    (tmp_path / "new.yaml").write_text(NEW)
+    row = json.loads(emupin(tmp_path, "fleet", "--json", "--policy", tmp_path / "new.yaml", tmp_path / "fleet").stdout)
+    assert row["troubles"][0].endswith("is not a regular file; collect it again with `emupin collect`")
+
+
+def test_no_node_controls_the_terminal(node: Path, tmp_path: Path) -> None:
+    folder = collect(node, tmp_path / "fleet/node1")
+    for name in ("status.json", "node.json"):
+        form = json.loads((folder / name).read_text())
+        form.update(dict.fromkeys(("policy", "version", "build"), "\x1b]0;owned\a"), problems=["\x1b[2J"])
+        (folder / name).write_text(json.dumps(form))
+    done = emupin(tmp_path, "fleet", tmp_path / "fleet")
+    assert b"\x1b" not in done.stdout + done.stderr
 
 
 @pytest.mark.parametrize("words", [["/nowhere"], ["."]])

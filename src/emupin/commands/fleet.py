@@ -119,7 +119,7 @@ def _cell(node: Node, column: str) -> str:
         return "not collected" if column == "version" else "-"
     value = getattr(node, column)
     if column == "policy":
-        return value[:SHOWN] if value else "none"
+        return printable(value[:SHOWN]) if value else "none"
     return "-" if value is None else f"{value:,}" if column in FIGURES else printable(value)
 
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 import os
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from emupin.base.errors import EmupinError
+from emupin.base.strictjson import kind
 from emupin.engine import snapshot
 from emupin.fleet.trial import Side, Tally, Trial
 from emupin.live.facts import Facts
@@ -18,8 +19,14 @@ if TYPE_CHECKING:
 
     from emupin.policy.values import Policy
 
+Value = TypeVar("Value")
+
 NODE = "node.json"
 COLLECT = "collect it again with `emupin collect`"
+
+KINDS: dict[type, str] = {str: "a text", int: "a number", bool: "true or false", list: "an array"}
+MOST = (1 << 31) - 1
+"""No node has so many of anything."""
 
 
 @dataclass
@@ -78,19 +85,49 @@ def read(folder: str) -> Node:
     return node
 
 
-def _load(path: str) -> dict[str, Any]:
+def _load(path: str) -> _Form:
     """Raises EmupinError."""
     try:
-        form = json.loads(_bytes(path))
-    except ValueError as error:
+        values = json.loads(_bytes(path))
+    except (ValueError, RecursionError) as error:
         raise EmupinError(path, f"not JSON: {error}", COLLECT) from None
-    if not isinstance(form, dict):
-        raise EmupinError(path, "is not a JSON object", COLLECT)
-    return form
+    return _Form(path, "the whole", values)
+
+
+class _Form:
+    """A JSON object of a node, which may have been damaged, or made to do harm."""
+
+    def __init__(self, path: str, where: str, values: object) -> None:
+        """Raises EmupinError where `values` is no object."""
+        if not isinstance(values, dict):
+            raise EmupinError(path, f"{where} must be an object, is {kind(values)}", COLLECT)
+        self.path, self.values = path, values
+
+    def get(self, key: str, what: type[Value]) -> Value | None:
+        """None where there is none. Raises EmupinError where it is another kind of value."""
+        value = self.values.get(key)
+        if value is None or (isinstance(value, what) and (what is bool or not isinstance(value, bool))):
+            return value
+        raise EmupinError(self.path, f"{key} must be {KINDS[what]}, is {kind(value)}", COLLECT)
+
+    def count(self, key: str) -> int | None:
+        value = self.get(key, int)
+        if value is None or 0 <= value <= MOST:
+            return value
+        raise EmupinError(self.path, f"{key} must be a count, is {kind(value)}", COLLECT)
+
+    def inner(self, key: str) -> _Form:
+        value = self.values.get(key)
+        return _Form(self.path, key, {} if value is None else value)
+
+    def forms(self, key: str) -> list[_Form]:
+        return [_Form(self.path, f"each of {key}", value) for value in self.get(key, list) or ()]
 
 
 def _bytes(path: str) -> bytes:
     """Raises EmupinError."""
+    if os.path.exists(path) and not os.path.isfile(path):
+        raise EmupinError(path, "is not a regular file", COLLECT)
     try:
         with open(path, "rb") as file:
             return file.read()
@@ -100,21 +137,21 @@ def _bytes(path: str) -> bytes:
 
 def _read_node(node: Node, folder: str) -> None:
     form = _load(f"{folder}/{NODE}")
-    node.collected, node.version, node.build = (str(form.get(key, "")) for key in ("collected", "version", "build"))
-    node.troubles += map(str, form.get("problems") or ())
+    node.collected, node.version, node.build = (form.get(key, str) or "" for key in ("collected", "version", "build"))
+    node.troubles += map(str, form.get("problems", list) or ())
 
 
 def _read_status(node: Node, folder: str) -> None:
     form = _load(f"{folder}/status.json")
-    summary, guests = form.get("summary") or {}, form.get("guests") or []
-    node.policy = form.get("policy")
-    node.guests, node.drift = summary.get("guests"), summary.get("drift")
-    node.failed = sum(bool(guest["plan"]["failed"]) for guest in guests) + len(form.get("errors") or ())
+    summary, plans = form.inner("summary"), [guest.inner("plan") for guest in form.forms("guests")]
+    failed = sum(plan.get("failed", bool) or False for plan in plans) + len(form.get("errors", list) or ())
+    node.policy, node.failed = form.get("policy", str), failed
+    node.guests, node.drift = summary.count("guests"), summary.count("drift")
 
 
 def _read_doctor(node: Node, folder: str) -> None:
     form = _load(f"{folder}/doctor.json")
-    node.problems, node.warnings = form.get("problem"), form.get("warning")
+    node.problems, node.warnings = form.count("problem"), form.count("warning")
 
 
 def _read_head(node: Node, folder: str) -> None:
@@ -138,12 +175,13 @@ class Trials:
         try:
             recorded = snapshot.read(f"{folder}/host.json")
             facts, old = Facts(recorded.host, recorded.held), self.old or self._in_force(node, folder)
+            paths = _guests(folder)
         except EmupinError as error:
             node.troubles.append(str(error))
             return b""
         trial = Trial(Side(self.new, facts), Side(old, facts) if old else None, as_json=False)
         tally = Tally()
-        for path in _guests(folder):
+        for path in paths:
             tally.add(path, trial.document)
         node.changed, node.unplaced = tally.changed, tally.troubled
         node.troubles += tally.remarks
@@ -162,10 +200,15 @@ class Trials:
 
 
 def _guests(folder: str) -> list[str]:
+    """Raises EmupinError."""
+    place = f"{folder}/guests"
     try:
-        return sorted(f"{folder}/guests/{name}" for name in os.listdir(f"{folder}/guests") if name.endswith(".xml"))
+        found = sorted(f"{place}/{name}" for name in os.listdir(place) if name.endswith(".xml"))
     except FileNotFoundError:  # The archive of a node without a guest has no such folder.
         return []
+    except OSError as error:
+        raise EmupinError(place, f"cannot be read: {error.strerror}", COLLECT) from None
+    return [path for path in found if os.path.isfile(path)]
 
 
 # -- all of them ------------------------------------------------------------------------------------------------------
