@@ -18,6 +18,7 @@ import pytest
 from command import emupin, environment
 from trails import current, entry, lines_of, write
 
+from emupin.base.errors import HostError
 from emupin.base.jsonline import encode
 from emupin.trail import writer
 from emupin.trail.chain import verify
@@ -252,3 +253,24 @@ def test_every_subcommand_reads_pipes_like_files(action: str, tmp_path: Path) ->
 def test_nothing_is_not_intact(tmp_path: Path) -> None:
     done = emupin(tmp_path, "audit", "verify", "/dev/null")
     assert (done.returncode, done.stdout.splitlines()[-1]) == (1, b"0 entries: findings: 1")
+
+
+@pytest.mark.parametrize("action", ["list", "head", "report", "verify"])
+def test_a_damaged_head_is_no_head_to_any_reader(action: str, tmp_path: Path) -> None:
+    trail = Trail(tmp_path)
+    (tmp_path / "var/lib/emupin/audit-head").write_bytes(bytes(65))
+    done = emupin(tmp_path, "audit", action, cwd=tmp_path)
+    assert (done.returncode, b"outside" in done.stderr, b"broken" in done.stderr) == (0, False, False)
+    assert len([*one_trail([], str(tmp_path)).entries(lambda _: None)]) == len(trail.genuine)
+
+
+def test_a_rotation_while_a_trail_is_read_is_said(tmp_path: Path) -> None:
+    trail = Trail(tmp_path)
+    reading = one_trail([], str(tmp_path)).entries(lambda _: None)
+    shown = [next(reading)[1]]
+    for older, newer in ((MIDDLE + ".old", MIDDLE), (MIDDLE, NEWEST)):
+        (trail.folder / newer).rename(trail.folder / older)
+    write(tmp_path, LINES)
+    with pytest.raises(HostError, match="was rotated while the trail was read"):
+        shown.extend(value for _, value in reading)
+    assert shown == trail.genuine[: len(shown)]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 from typing import TYPE_CHECKING, NoReturn
 
@@ -108,15 +107,9 @@ def _verdict(files: list[str], heads: list[Head]) -> tuple[Verdict, list[Finding
     return verdict, chain.pending(root)
 
 
-def _identity(root: str) -> list[tuple[str, int]]:
+def _identity(root: str) -> list[tuple[str, int | None]]:
     """Changes when the trail is rotated."""
-    found = []
-    for path in lines.find(root):
-        try:
-            found.append((path, os.stat(path).st_ino))
-        except OSError:
-            found.append((path, 0))
-    return found
+    return [(path, lines.identity(path)) for path in lines.find(root)]
 
 
 def _put_verdict(verdict: Verdict, findings: list[Finding], as_json: bool) -> None:

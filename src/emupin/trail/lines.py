@@ -98,9 +98,20 @@ def read(paths: Iterable[str]) -> Iterator[Line]:
         yield from read_file(path)
 
 
-def read_file(path: str) -> Iterator[Line]:
-    """Every line of one file. Raises HostError, DamagedError after the lines that could be read."""
+def identity(path: str) -> int | None:
+    """What tells a file from another one that a rotation gives its name; None where there is none."""
+    try:
+        return os.stat(path).st_ino
+    except OSError:
+        return None
+
+
+def read_file(path: str, known: int | None = None) -> Iterator[Line]:
+    """Every line of one file, the `known` one if given. Raises HostError, DamagedError after what could be read."""
     number = 0
+    if known not in (None, identity(path)):
+        hint = "run the command again"
+        raise HostError(printable(path), "was rotated while the trail was read: the rest is not shown", hint)
     try:
         with OPENERS.get(os.path.splitext(path)[1], open)(_lasting(path), "rb") as file:
             while data := file.readline(LONGEST):

@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from emupin.base.errors import EmupinError, HostError
-from emupin.base.files import AUDIT, STATE, read_bytes
+from emupin.base.files import AUDIT, STATE
 from emupin.base.text import printable
 from emupin.trail.archive import Archive, beside
 from emupin.trail.chain import verify
-from emupin.trail.lines import DamagedError, age, entry, find, installed, read_file
-from emupin.trail.writer import HEAD
+from emupin.trail.lines import DamagedError, age, entry, find, identity, installed, read_file
+from emupin.trail.writer import HEAD, head_in
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -32,6 +32,8 @@ class Trail:
 
     def __init__(self, files: Sequence[str], folders: Sequence[str]) -> None:
         self.files, self.folders = tuple(files), tuple(folders)
+        self._proved: dict[str, int | None] = {}
+        """Which files `verdict` is about."""
 
     def entries(self, report: Report) -> Iterator[tuple[Line, dict[str, Any] | None]]:
         """Every line, with its entry where that is part of the chain. A damaged file goes to `report`.
@@ -46,15 +48,16 @@ class Trail:
 
         Lines that came after the chain was proved are left out.
         """
+        verdict = self.verdict
         for ordinal, line in enumerate(self._lines(report), 1):
-            if ordinal > self.verdict.lines:
+            if ordinal > verdict.lines:
                 return
-            yield line, entry(line.data), self.verdict.proves(ordinal)
+            yield line, entry(line.data), verdict.proves(ordinal)
 
     def _lines(self, report: Report) -> Iterator[Line]:
         for path in self.files:
             try:
-                yield from read_file(path)
+                yield from read_file(path, self._proved[path])
             except DamagedError as error:
                 report(error)
 
@@ -69,13 +72,14 @@ class Trail:
     @functools.cached_property
     def verdict(self) -> Verdict:
         """Whether the chain is whole, and which lines are part of it. Raises HostError."""
+        self._proved = {path: identity(path) for path in self.files}
         return verify(self.files, self._head())
 
     def _head(self) -> str | None:
         """The head that was kept beside the trail; None where there is none."""
         for folder in self.folders:
             try:
-                return os.fsdecode(read_bytes(f"{folder}/{HEAD_NAME}", 64)) or None
+                return head_in(f"{folder}/{HEAD_NAME}")
             except FileNotFoundError:
                 continue
             except OSError as error:

@@ -204,9 +204,14 @@ def _head_before(path: str, head: str | None) -> str | None:
 def read_head(root: str) -> str | None:
     """The hash of the last line that was written below `root`; None where none was, or it cannot be read."""
     try:
-        head = os.fsdecode(read_bytes(root + HEAD, HEX))
+        return head_in(root + HEAD)
     except OSError:
         return None
+
+
+def head_in(path: str) -> str | None:
+    """The hash that the file `path` has; None where it has none, as after a power cut. Raises OSError."""
+    head = os.fsdecode(read_bytes(path, HEX))
     return head if len(head) == HEX and not head.strip("0123456789abcdef") else None
 
 
