@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections import deque
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -110,14 +111,15 @@ def show(args: argparse.Namespace) -> int:
 
 def _chosen(trail: Trail, word: str | None, args: argparse.Namespace) -> list[Found]:
     """What `show` is asked for. Raises EmupinError where that is nothing."""
-    found = [each for each in _entries(trail) if Query(args.guest).takes(each[1])]
-    if word and re.fullmatch(r"\d{1,6}", word):
-        found = found[-int(word) :][:1] if 0 < int(word) <= len(found) else []
-    elif word:
-        found = [each for each in found if each[0].digest.startswith(word.lower())]
-    if not found:
+    nth = int(word) if word and re.fullmatch(r"\d{1,6}", word) else None
+    start = word.lower() if word and nth is None else ""
+    asked = (each for each in _entries(trail) if Query(args.guest).takes(each[1]))
+    if start:
+        asked = (each for each in asked if each[0].digest.startswith(start))
+    found = list(deque(asked, 1 if args.last and nth is None else nth))  # A trail may not fit into memory.
+    if not found or len(found) < (nth or 0):
         raise EmupinError("the audit trail", "has no matching entry", "`emupin audit list` shows the entries")
-    return found[-1:] if args.last else found
+    return found if nth is None else found[:1]
 
 
 def _plain(line: Line, entry: dict[str, Any]) -> dict[str, Any]:
