@@ -6,6 +6,7 @@ What a real libvirtd does is shown in `tests/real`.
 from __future__ import annotations
 
 import contextlib
+import copy
 import json
 import os
 import re
@@ -25,7 +26,7 @@ from hosts import Host as HookHost
 from emupin import order as orders
 from emupin import recorder, recording
 from emupin.base.errors import BusyError, RecordError
-from emupin.node import former
+from emupin.node import former, libvirtd
 from emupin.node.claims import Ledger
 from emupin.order import Order
 from emupin.policy.values import Policy
@@ -34,6 +35,9 @@ from emupin.recording import record_audited
 RUNNING, PAUSED, MIGRATION, STARTING = 1, 3, 2, 11
 LIVE, CONFIG, INACTIVE = 1, 2, 2
 NO_DOMAIN, INVALID, TIMED_OUT, UNSUPPORTED, INTERNAL = 42, 55, 68, 84, 1
+
+
+OTHER = "00000000-0000-0000-0000-00000000000b"
 
 
 class FakeError(Exception):
@@ -57,6 +61,8 @@ class FakeDomain:
     calls: list[int] = field(default_factory=list)
     job: int = 0
     """libvirt's type of the job that somebody has on it."""
+    control: int = 0
+    """libvirt's word for what keeps QEMU busy."""
     refusals: list[int] = field(default_factory=list)
     """The errors that come, one a time, when somebody asks for the job."""
     stored: str = ""
@@ -64,6 +70,9 @@ class FakeDomain:
 
     def state(self) -> tuple[int, int]:
         return self.states.pop(0) if len(self.states) > 1 else self.states[0]
+
+    def controlInfo(self) -> list[int]:  # noqa: N802
+        return [self.control]
 
     def jobInfo(self) -> list[int]:  # noqa: N802
         if self.refusals:
@@ -108,6 +117,7 @@ def guest(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> FakeDomain:
         "VIR_ERR_OPERATION_UNSUPPORTED": UNSUPPORTED,
         "VIR_DOMAIN_PAUSED": PAUSED, "VIR_DOMAIN_PAUSED_MIGRATION": MIGRATION,
         "VIR_DOMAIN_PAUSED_STARTING_UP": STARTING, "VIR_DOMAIN_SHUTOFF": 5, "VIR_DOMAIN_JOB_NONE": 0,
+        "VIR_DOMAIN_CONTROL_OK": 0,
         "VIR_DOMAIN_XML_INACTIVE": INACTIVE,
         "VIR_DOMAIN_AFFECT_LIVE": LIVE, "VIR_DOMAIN_AFFECT_CONFIG": CONFIG,
     }.items():  # fmt: skip
@@ -212,6 +222,7 @@ BUSY: dict[str, dict[str, object]] = {
     "a start": {"states": [(PAUSED, STARTING)]},
     "an outgoing migration": {"job": 2},
     "an incoming migration of a guest that runs already": {"refusals": [UNSUPPORTED] * 9},
+    "QEMU that does not answer, which to ask would be to wait for": {"control": 2, "refusals": [INTERNAL]},
     "a job that libvirt does not tell of": {"refusals": [TIMED_OUT] * 9},
     "libvirt's own refusal": {"errors": [TIMED_OUT]},
 }
@@ -221,12 +232,20 @@ BUSY: dict[str, dict[str, object]] = {
 def test_a_guest_that_is_busy_is_to_be_asked_again_with_a_faked_libvirt(
     guest: FakeDomain, tmp_path: Path, why: str
 ) -> None:
-    vars(guest).update(BUSY[why])
+    vars(guest).update(copy.deepcopy(BUSY[why]))
     with pytest.raises(BusyError, match=r"busy|held"):
         record(tmp_path, order())
     assert guest.calls == []
-    vars(guest).update(states=[(RUNNING, 0)], job=0, errors=[], refusals=[])
+    vars(guest).update(states=[(RUNNING, 0)], job=0, errors=[], refusals=[], control=0)
     assert list(record(tmp_path, order())) == ["live", "persistent"]
+
+
+@pytest.mark.parametrize("why", BUSY)
+def test_what_cannot_be_put_back_now_can_be_later_with_a_faked_libvirt(guest: FakeDomain, why: str) -> None:
+    vars(guest).update(copy.deepcopy(BUSY[why]))
+    with pytest.raises(BusyError, match=r"run `emupin apply --undo` when that has ended"):
+        libvirtd.put_back(UUID, "live", {"emulator": frozenset({2})}, 0)
+    assert guest.calls == []
 
 
 def test_other_errors_are_trouble_with_a_faked_libvirt(guest: FakeDomain, tmp_path: Path) -> None:
@@ -255,14 +274,28 @@ def test_a_definition_with_other_vcpu_pins_gets_its_own_pin_from_a_faked_libvirt
     assert former.recall(str(tmp_path), UUID)["persistent"].before == {"emulator": "2-5"}
 
 
+def test_what_is_kept_is_marked_with_what_libvirt_wrote_for_a_faked_libvirt(
+    guest: FakeDomain, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each call of libvirt's writes the definition's file anew."""
+    host, pin_it = HookHost(tmp_path), guest.pinEmulator
+    host.write("etc/libvirt/qemu/nfv-1.xml", domain_xml())
+
+    def pin(cpus: tuple[bool, ...], flags: int) -> None:
+        pin_it(cpus, flags)
+        host.write("etc/libvirt/qemu/nfv-1.xml", domain_xml(emulatorpin=guest.pins[CONFIG]))
+
+    monkeypatch.setattr(guest, "pinEmulator", pin)
+    assert list(record(tmp_path, order())) == ["live", "persistent"]
+    known = former.counting(former.recall(str(tmp_path), UUID), former.marks(str(tmp_path), "nfv-1"))
+    assert list(known) == ["persistent"]
+
+
 def test_a_live_pin_that_is_none_leaves_the_live_definition_alone_with_a_faked_libvirt(
     guest: FakeDomain, tmp_path: Path
 ) -> None:
     assert list(record(tmp_path, order().replace(cpus=None))) == ["persistent"]
     assert guest.pins == {LIVE: "2-5", CONFIG: "2"}
-
-
-OTHER = "00000000-0000-0000-0000-00000000000b"
 
 
 def test_a_guest_that_is_busy_keeps_no_other_waiting_with_a_faked_libvirt(

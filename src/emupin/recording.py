@@ -17,6 +17,7 @@ from emupin.base.text import printable
 from emupin.guest.domainxml import read
 from emupin.node import bookfile, former, libvirtd
 from emupin.node.definition import settle_definition
+from emupin.node.former import LIVE, PERSISTENT
 from emupin.order import SHUT_OFF
 from emupin.trail import entries, writer
 
@@ -32,9 +33,6 @@ if TYPE_CHECKING:
     from emupin.policy.values import Policy
 
     Cpus = frozenset[int]
-
-LIVE, PERSISTENT = "live", "persistent"
-"""Definitions of a guest."""
 
 CONNECT_SECONDS = 60.0
 """How long a libvirtd that restarts may take to answer."""
@@ -136,6 +134,8 @@ def record(root: str, order: Order, policy: Policy | None, hurried: bool = False
             done.update(libvirtd.change(lambda: _record_live(domain, order, book), LIVE))
         if order.persist and policy and domain.isPersistent():
             done.update(libvirtd.change(lambda: _record_persistent(domain, root, policy, book), PERSISTENT))
+        if PERSISTENT in done:
+            book.mark(done[PERSISTENT].name)
         return done
     except libvirt.libvirtError as error:
         if error.get_error_code() in (libvirt.VIR_ERR_NO_DOMAIN, libvirt.VIR_ERR_OPERATION_INVALID):
@@ -154,13 +154,21 @@ class _Book(Frozen):
     def remember(self, kind: str, guest: Domain, cpus: Cpus | None, iothreads: Sequence[int]) -> None:
         """Raises HostError where a definition that outlives the guest could not be put back."""
         there = former.pins_of(guest)
-        keys = [former.EMULATOR, *map(str, iothreads)]
+        ours = dict.fromkeys([former.EMULATOR, *map(str, iothreads)], cpuset.text(cpus))
         try:
-            former.remember(self.root, self.uuid, kind, there, dict.fromkeys(keys, cpuset.text(cpus)))
+            former.remember(self.root, self.uuid, kind, there, ours, former.marks(self.root, guest.name))
         except HostError as error:
             if kind != LIVE:
                 raise
             log(self.root, f"{guest.name}: record: {error}", trouble=True)  # The live one ends with the guest.
+
+    def mark(self, name: str) -> None:
+        """Note what libvirt made of the persistent definition."""
+        by = former.marks(self.root, name)
+        try:
+            former.mark(self.root, self.uuid, PERSISTENT, by.get(PERSISTENT, ""))
+        except HostError as error:
+            log(self.root, f"{name}: record: {error}", trouble=True)
 
 
 def _record_live(domain: libvirt.virDomain, order: Order, book: _Book) -> Recorded | None:

@@ -661,6 +661,9 @@ class FakeConnection:
     def state(self) -> tuple[int, int]:
         return 1, 0
 
+    def controlInfo(self) -> list[int]:  # noqa: N802
+        return [0]
+
     def jobInfo(self) -> list[int]:  # noqa: N802
         return [0]
 
@@ -695,6 +698,7 @@ def _libvirt(world: World, note: Callable[..., None]) -> ModuleType:
         "VIR_ERR_OPERATION_TIMEOUT": 68, "VIR_ERR_OPERATION_UNSUPPORTED": 84,
         "VIR_DOMAIN_PAUSED": 3, "VIR_DOMAIN_PAUSED_MIGRATION": 2,
         "VIR_DOMAIN_PAUSED_STARTING_UP": 11, "VIR_DOMAIN_SHUTOFF": 5, "VIR_DOMAIN_JOB_NONE": 0,
+        "VIR_DOMAIN_CONTROL_OK": 0,
         "VIR_DOMAIN_XML_INACTIVE": 2, "VIR_DOMAIN_XML_SECURE": 1,
         "VIR_DOMAIN_AFFECT_LIVE": 1, "VIR_DOMAIN_AFFECT_CONFIG": 2,
     }.items():  # fmt: skip

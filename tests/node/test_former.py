@@ -12,12 +12,19 @@ from emupin.node import former
 UUID = "5a3f1d2c-7f0e-4c50-9a1b-0123456789ab"
 
 
-def remember(root: Path, there: former.Pins, ours: former.Pins) -> None:
-    former.remember(str(root), UUID, "persistent", there, ours)
+MARKS = {"persistent": "1 2 3"}
+
+
+def remember(root: Path, there: former.Pins, ours: former.Pins, by: former.Marks = MARKS) -> None:
+    former.remember(str(root), UUID, "persistent", there, ours, by)
 
 
 def back(root: Path, there: former.Pins) -> former.Pins:
     return former.to_put_back(there, former.recall(str(root), UUID)["persistent"])
+
+
+def counting(root: Path, by: former.Marks) -> list[str]:
+    return sorted(former.counting(former.recall(str(root), UUID), by))
 
 
 def test_the_first_pin_is_kept_through_our_own(tmp_path: Path) -> None:
@@ -39,13 +46,59 @@ def test_what_was_changed_since_is_not_put_back(tmp_path: Path) -> None:
     assert back(tmp_path, {}) == {}
 
 
-def test_it_is_forgotten_with_its_last_definition(tmp_path: Path) -> None:
+def test_a_pin_that_was_like_ours_already_is_none_to_put_back(tmp_path: Path) -> None:
+    """Only the iothread had another one."""
+    remember(tmp_path, {"emulator": "2", "1": "3"}, {"emulator": "2", "1": "2"})
+    assert back(tmp_path, {"emulator": "2", "1": "2"}) == {"1": "3"}
+
+
+def test_it_counts_for_what_it_was_noted_for(tmp_path: Path) -> None:
     remember(tmp_path, {}, {"emulator": "2"})
-    assert former.known_uuids(str(tmp_path)) == [UUID]
-    former.forget(str(tmp_path), UUID, "live")
-    assert former.known_uuids(str(tmp_path)) == [UUID]
-    former.forget(str(tmp_path), UUID, "persistent")
-    assert former.known_uuids(str(tmp_path)) == []
+    assert counting(tmp_path, MARKS) == ["persistent"]
+    assert counting(tmp_path, {"persistent": "4 5 6"}) == counting(tmp_path, {}) == []
+    former.mark(str(tmp_path), UUID, "persistent", "4 5 6")
+    assert counting(tmp_path, {"persistent": "4 5 6"}) == ["persistent"]
+
+
+def test_what_is_in_doubt_stays_so_and_is_not_lost(tmp_path: Path) -> None:
+    """Somebody adds an iothread, which keeps our pin of the others, or wrote the same one himself; then we record."""
+    later = {"persistent": "4 5 6"}
+    remember(tmp_path, {"emulator": "0-3"}, {"emulator": "2"})
+    remember(tmp_path, {"emulator": "2"}, {"emulator": "2", "1": "2"}, later)
+    former.mark(str(tmp_path), UUID, "persistent", "7 8 9")
+    assert counting(tmp_path, {"persistent": "7 8 9"}) == counting(tmp_path, later) == []
+    assert back(tmp_path, {"emulator": "2", "1": "2"}) == {"emulator": "0-3", "1": None}
+    remember(tmp_path, {"emulator": "7"}, {"emulator": "2"}, later)
+    assert counting(tmp_path, later) == ["persistent"], "nothing of ours was left"
+
+
+def test_without_a_mark_nothing_counts(tmp_path: Path) -> None:
+    """Nor in a file that was written before there were any."""
+    path = tmp_path / "var/lib/emupin/former" / UUID
+    path.parent.mkdir(parents=True)
+    path.write_text('{"persistent": {"before": {}, "ours": {"emulator": "2"}}}')
+    assert (counting(tmp_path, MARKS), counting(tmp_path, {"persistent": ""})) == ([], [])
+
+
+def test_a_run_that_began_with_our_pin_has_it_from_its_definition(tmp_path: Path) -> None:
+    root, started = str(tmp_path), {**MARKS, "live": "4242 17"}
+    remember(tmp_path, {"emulator": "0-3"}, {"emulator": "2"})
+    assert counting(tmp_path, started) == ["live", "persistent"]
+    former.remember(root, UUID, "live", {"emulator": "2"}, {"emulator": "5"}, started)
+    assert former.recall(root, UUID)["live"].before == {"emulator": "0-3"}
+    former.forget(root, UUID, "persistent", started)
+    assert counting(tmp_path, started) == ["live"]
+    assert counting(tmp_path, {**MARKS, "live": "4300 99"}) == []
+
+
+def test_it_is_forgotten_with_its_last_definition(tmp_path: Path) -> None:
+    folder = tmp_path / "var/lib/emupin/former"
+    remember(tmp_path, {}, {"emulator": "2"})
+    former.forget(str(tmp_path), UUID, "live", MARKS)
+    assert [each.name for each in folder.iterdir()] == [UUID]
+    former.forget(str(tmp_path), UUID, "persistent", MARKS)
+    former.forget(str(tmp_path), UUID, "persistent", MARKS)
+    assert list(folder.iterdir()) == []
 
 
 @pytest.mark.parametrize("text", ["", "[]", '{"live": {}}', '{"live": 7}'])

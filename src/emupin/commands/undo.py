@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
+import shlex
+import time
 from typing import TYPE_CHECKING
 
 from emupin.base import streams
@@ -11,14 +14,13 @@ from emupin.base.text import printable
 from emupin.live import undoing
 from emupin.live.undoing import Means
 from emupin.node import libvirtd
+from emupin.node.former import EMULATOR
 
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Iterator, Sequence
 
-    from emupin.live.undoing import Undone
-
-    Cpus = frozenset[int]
+    from emupin.live.undoing import Undone, Wanted
 
 SECONDS = 10.0
 """For libvirtd to answer, and a guest to be free: somebody waits at a terminal."""
@@ -26,42 +28,80 @@ SECONDS = 10.0
 
 def run(root: str, names: Sequence[str], args: argparse.Namespace) -> int:
     """The exit status: 0, 1 where something would change, 2 after an error."""
-    means = Means(os.sched_setaffinity, _put_back) if args.yes else None
-    results = list(undoing.undo(root, names, means))
+    patience: dict[str, float] = {}
+    means = Means(os.sched_setaffinity, functools.partial(_put_back, patience)) if args.yes else None
+    results: dict[str, list[Undone]] = {name: [] for name in names}
+    for result in undoing.undo(root, names, means):
+        results[result.name].append(result)
+    found = [each for of_guest in results.values() for each in of_guest]
     if args.json:
-        streams.put((json.dumps([_plain(each) for each in results]) + "\n").encode())
+        streams.put((json.dumps([_plain(*each) for each in results.items()]) + "\n").encode())
     else:
-        streams.put("".join(f"{line}\n" for each in results for line in _lines(each, args.yes)).encode())
-        if not any(each.changes or each.error for each in results):
+        lines = (f"{line}\n" for each in results.items() for line in _lines(*each, args.yes))
+        streams.put("".join(lines).encode())
+        if not found:
             streams.say("nothing to take back")
-        elif not args.yes:
+        elif not args.yes and any(not each.doubtful for each in found):
             streams.say("nothing was changed; add --yes to make the changes")
-    for each in results:
-        if each.error:
-            streams.say(f"{each.name}: {each.error}")
-    if any(each.error for each in results):
+    for each in found:
+        for remark in _remarks(each):
+            streams.say(f"{each.name}: {each.where}: {remark}")
+    if any(each.error for each in found):
         return 2
-    return int(not args.yes and any(each.changes for each in results))
+    return int(not args.yes and any(not each.doubtful for each in found))
 
 
-def _put_back(uuid: str, kind: str, pins: Mapping[str, Cpus | None]) -> None:
-    libvirtd.put_back(uuid, kind, pins, SECONDS)
+def _put_back(patience: dict[str, float], uuid: str, kind: str, pins: Wanted) -> None:
+    """Both definitions of a guest share its SECONDS."""
+    deadline = patience.setdefault(uuid, time.monotonic() + SECONDS)
+    libvirtd.put_back(uuid, kind, pins, max(0.0, deadline - time.monotonic()))
 
 
-def _lines(result: Undone, done: bool) -> Iterator[str]:
-    if not result.changes:
+def _lines(name: str, results: Sequence[Undone], applied: bool) -> Iterator[str]:
+    wanted = [each for each in results if each.changes and not each.doubtful]
+    if not wanted:
         return
-    yield f"{printable(result.name)}: {'put back' if done and not result.error else 'to put back'}"
-    for where, pins in result.changes.items():
-        for key, (before, ours) in pins.items():
-            element = "<emulatorpin>" if key == "emulator" else f"<iothreadpin> of iothread{key}"
-            yield f"  {where}: {element} {ours} -> {before or 'none'}"
+    done = sum(each.done for each in wanted)
+    state = "to put back" if not applied else "put back" if done == len(wanted) else "put back in part"
+    yield f"{printable(name)}: {state if done or not applied else 'not put back'}"
+    for each in wanted:
+        missed = ": failed" if applied and not each.done else ""
+        for key, (before, ours) in each.changes.items():
+            yield f"  {each.where}: {_element(key)} {ours} -> {before or 'none'}{missed}"
 
 
-def _plain(result: Undone) -> dict[str, object]:
+def _element(key: str) -> str:
+    return "<emulatorpin>" if key == EMULATOR else f"<iothreadpin> of iothread{key}"
+
+
+def _remarks(result: Undone) -> Iterator[str]:
+    if result.error:
+        yield result.error
+    for key, (before, ours) in result.changes.items() if result.doubtful else ():
+        what = f"{_element(key)} {ours} was left alone: the definition was written anew since, so it may be your own"
+        yield f"{what}; if not, before emupin's there was {_by_hand(result.name, key, before)}"
+
+
+def _by_hand(name: str, key: str, before: str | None) -> str:
+    if before is None:
+        return "none: `virsh edit` takes it out"
+    command = "emulatorpin" if key == EMULATOR else "iothreadpin"
+    words = [name, *([] if key == EMULATOR else [key]), before, "--config"]
+    return f"{before}: `virsh {command} {shlex.join(words)}`"
+
+
+def _plain(name: str, results: Sequence[Undone]) -> dict[str, object]:
     changes = [
-        {"where": where, "thread": key, "before": ours, "after": before}
-        for where, pins in result.changes.items()
-        for key, (before, ours) in pins.items()
+        {
+            "where": each.where,
+            "thread": key,
+            "before": ours,
+            "after": before,
+            "done": each.done,
+            "doubtful": each.doubtful,
+        }
+        for each in results
+        for key, (before, ours) in each.changes.items()
     ]
-    return {"name": result.name, "changes": changes, "error": result.error or None}
+    errors = [f"{each.where}: {each.error}" for each in results if each.error]
+    return {"name": name, "changes": changes, "error": "; ".join(errors) or None}

@@ -1,13 +1,14 @@
 """Takes back what emupin has recorded: what stood in libvirt's definitions before, and live threads there, too.
 
-A pin that is no longer the one that emupin put there belongs to somebody else, and stays.
+A pin that is no longer the one that emupin put there belongs to somebody else, and stays. libvirt is asked first: where
+it does not answer, nothing has changed.
 """
 
 from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from emupin import __version__
@@ -18,11 +19,12 @@ from emupin.base.log import log
 from emupin.engine import topology
 from emupin.guest import domainxml
 from emupin.guest.threads import check_process
+from emupin.live import drift
 from emupin.live.alignment import is_running, live_xml, read_file
-from emupin.live.drift import LIVE, PERSISTENT
 from emupin.node import former
 from emupin.node.claims import Ledger
 from emupin.node.enforce import enforce
+from emupin.node.former import LIVE, PERSISTENT
 from emupin.trail import entries, writer
 
 if TYPE_CHECKING:
@@ -30,12 +32,13 @@ if TYPE_CHECKING:
 
     from emupin.base.jsonline import Json
     from emupin.guest.domain import Domain, Status
-    from emupin.node.former import Pins
+    from emupin.node.former import Marks, Pins
 
     Cpus = frozenset[int]
-    PutBack = Callable[[str, str, Mapping[str, Cpus | None]], None]
+    Wanted = Mapping[str, Cpus | None]
+    PutBack = Callable[[str, str, Wanted], None]
 
-KINDS = {"live": LIVE, "persistent": PERSISTENT}
+KINDS = {LIVE: drift.LIVE, PERSISTENT: drift.PERSISTENT}
 
 
 @dataclass(frozen=True)
@@ -48,72 +51,103 @@ class Means:
 
 @dataclass(frozen=True)
 class Undone:
-    """One guest, and what there is to take back: the pins before ours and ours, by definition and thread."""
+    """One definition of a guest, and what there is to take back: by thread, the pin that it gets, and ours."""
 
     name: str
-    changes: Mapping[str, Mapping[str, tuple[str | None, str]]] = field(default_factory=dict)
+    where: str
+    changes: Mapping[str, tuple[str | None, str]] = field(default_factory=dict)
+    done: bool = False
+    doubtful: bool = False
+    """The definition was written anew since: the pins may be somebody's that are like ours, and stay."""
     error: str = ""
+    """What went wrong; where it is `done` all the same, with the threads."""
 
 
 def undo(root: str, names: Sequence[str], means: Means | None) -> Iterator[Undone]:
-    """What is taken back of each guest; `means` None changes nothing. One guest's trouble stops no other."""
+    """What is taken back of each definition, where there is any; `means` None changes nothing.
+
+    The trouble of one definition stops no other.
+    """
     for name in names:
-        changes: dict[str, Mapping[str, tuple[str | None, str]]] = {}
-        try:
-            for kind, guest, status in _definitions(root, name):
-                pins = _to_put_back(root, kind, guest)
-                if pins:
-                    ours = former.pins_of(guest)
-                    changes[KINDS[kind]] = {key: (before, ours[key] or "") for key, before in pins.items()}
-                    if means:
-                        _put_back(root, kind, guest, status, pins, means)
-            yield Undone(name, changes)
-        except EmupinError as error:
-            yield Undone(name, changes, str(error))
+        by = former.marks(root, name)
+        for kind, find in ((LIVE, _live), (PERSISTENT, _persistent)):
+            try:
+                guest, status = find(root, name)
+                result = _look(root, kind, guest, status, by) if guest else None
+                if result and guest:
+                    yield _put_back(root, kind, guest, status, result, by, means)
+            except EmupinError as error:
+                yield Undone(name, KINDS[kind], error=str(error))
 
 
-def _definitions(root: str, name: str) -> Iterator[tuple[str, Domain, Status | None]]:
-    """The live and the persistent definition of a guest, as far as it has them. Raises HostError, DomainError."""
-    if is_running(root, name):
-        _, status = live_xml(root, name)
-        check_process(root, status.pid, status.domain.uuid or "")
-        yield "live", status.domain, status
+def _live(root: str, name: str) -> tuple[Domain | None, Status | None]:
+    """Raises HostError, DomainError."""
+    if not is_running(root, name):
+        return None, None
+    _, status = live_xml(root, name)
+    check_process(root, status.pid, status.domain.uuid or "")
+    return status.domain, status
+
+
+def _persistent(root: str, name: str) -> tuple[Domain | None, None]:
+    """Raises HostError, DomainError."""
     path = f"{root}{DEFINITIONS}/{name}.xml"
-    if os.path.exists(path):
-        yield "persistent", domainxml.read(read_file(path), path, frozenset()), None
+    return (domainxml.read(read_file(path), path, frozenset()) if os.path.exists(path) else None), None
 
 
-def _to_put_back(root: str, kind: str, guest: Domain) -> Pins:
-    """Raises HostError."""
-    known = former.recall(root, guest.uuid or "").get(kind)
-    return former.to_put_back(former.pins_of(guest), known) if known else {}
-
-
-def _put_back(root: str, kind: str, guest: Domain, status: Status | None, pins: Pins, means: Means) -> None:
-    """Raises EmupinError."""
-    uuid = guest.uuid or ""
-    wanted = {key: None if before is None else cpuset.parse(before) for key, before in pins.items()}
-    if status:  # A running guest's pin cannot be taken out: its threads get what they would have without one.
+def _look(root: str, kind: str, guest: Domain, status: Status | None, by: Marks) -> Undone | None:
+    """What there is to take back; None where there is nothing. Raises HostError."""
+    known, there = former.recall(root, guest.uuid or ""), former.pins_of(guest)
+    counted = former.counting(known, by).get(kind)
+    ours = counted or (known.get(kind) if kind == PERSISTENT else None)
+    before = former.to_put_back(there, ours) if ours else {}
+    if not before:
+        return None
+    if status and None in before.values():  # A running guest's pin cannot be taken out: it gets what it would have.
         host = topology.read(root)
-        free = guest.unpinned or host.balanced(host.within(guest.partition))
-        wanted = {key: cpus or free for key, cpus in wanted.items()}
-        emulator = wanted.get(former.EMULATOR)
-        if emulator:
-            enforce(root, status, emulator, means.set_affinity)
-    means.put_back(uuid, kind, wanted)
-    former.forget(root, uuid, kind)
-    if status:
+        free = cpuset.text(guest.unpinned or host.balanced(host.within(guest.partition)))
+        before = {key: pin or free for key, pin in before.items()}
+    changes = {key: (pin, there[key] or "") for key, pin in before.items()}
+    return Undone(guest.name, KINDS[kind], changes, doubtful=counted is None)
+
+
+def _put_back(
+    root: str, kind: str, guest: Domain, status: Status | None, seen: Undone, by: Marks, means: Means | None
+) -> Undone:
+    if means is None or seen.doubtful:
+        return seen
+    uuid = guest.uuid or ""
+    pins = {key: before for key, (before, _) in seen.changes.items()}
+    wanted = {key: None if pin is None else cpuset.parse(pin) for key, pin in pins.items()}
+    try:
+        means.put_back(uuid, kind, wanted)
+        seen = replace(seen, done=True)
+        former.forget(root, uuid, kind, by)
+        if status:
+            _release(root, status, wanted.get(former.EMULATOR), means)
+    except EmupinError as error:
+        seen = replace(seen, error=str(error))
+    _audit(root, kind, guest, pins if seen.done else {}, seen.error)
+    return seen
+
+
+def _release(root: str, status: Status, cpus: Cpus | None, means: Means) -> None:
+    """Have the threads follow: libvirt itself moves the main one, or their cgroup. Raises EmupinError."""
+    try:
+        if cpus:
+            enforce(root, status, cpus, means.set_affinity).check(status.domain.name, cpus)
+    finally:
         with Ledger(root, None) as ledger:
-            ledger.release(uuid)
+            ledger.release(status.domain.uuid or "")
             ledger.save()
-    _audit(root, kind, guest, wanted)
 
 
-def _audit(root: str, kind: str, guest: Domain, wanted: Mapping[str, Cpus | None]) -> None:
+def _audit(root: str, kind: str, guest: Domain, done: Pins, trouble: str) -> None:
     """A trail that cannot be written to keeps nothing from being taken back: syslog has it."""
-    ours = former.pins_of(guest)
-    text = {key: cpuset.text(cpus) for key, cpus in wanted.items()}
-    before, after = ours.get(former.EMULATOR), text.get(former.EMULATOR, ours.get(former.EMULATOR))
+    there = former.pins_of(guest)
+    before = there.get(former.EMULATOR)
+    after = done.get(former.EMULATOR, before)
+    why = f"{kind} definition: " + ("what stood there before emupin's pin was put back" if done else trouble)
     entry: dict[str, Json] = {
         "time": entries.now(),
         "host": os.uname().nodename,
@@ -124,16 +158,15 @@ def _audit(root: str, kind: str, guest: Domain, wanted: Mapping[str, Cpus | None
         "placement": None,
         "before": before,
         "after": after,
-        "reason": f"{kind} definition: what stood there before emupin's pin was put back",
-        "warnings": [],
-        "outcome": "recorded",
-        "diff": [
-            f"{sign}{kind} {key}: {pin}" for key in text for sign, pin in (("-", ours.get(key)), ("+", text[key]))
-        ],
+        "reason": why,
+        "warnings": [trouble] if done and trouble else [],
+        "outcome": "recorded" if done else "failed",
+        "diff": [f"{sign}{kind} {key}: {pin}" for key in done for sign, pin in (("-", there[key]), ("+", done[key]))],
         "policy": None,
         "emupin": __version__,
     }
-    log(root, f"{guest.name}: undo: {kind} definition: emulatorpin {before or 'none'} -> {after or 'none'}")
+    change = f": emulatorpin {before or 'none'} -> {after or 'none'}" if done else ""
+    log(root, f"{guest.name}: undo: {kind} definition{change}" + (f": {trouble}" if trouble else ""), bool(trouble))
     try:
         writer.append(root, entry)
     except HostError as error:

@@ -1,17 +1,21 @@
 """What libvirt's definitions said before emupin recorded its pins: kept for each guest, so that it can be put back.
 
 A pin that is there and that emupin has not recorded is somebody's: it is what stood there before, whatever was before
-that. Kept below `/var/lib/emupin/former`, for the definitions outlive a boot.
+that. So what is kept counts for one run of the guest, or as long as nobody has written its persistent definition anew.
+Kept below `/var/lib/emupin/former`, for the definitions outlive a boot.
 """
 
 from __future__ import annotations
 
+import contextlib
+
 from emupin.base import cpuset
-from emupin.base.errors import HostError
-from emupin.base.files import STATE, make_private_folder, read_bytes, replace_file
+from emupin.base.errors import DomainError, HostError
+from emupin.base.files import DEFINITIONS, STATE, make_private_folder, read_bytes, replace_file
 from emupin.base.frozen import Frozen
 from emupin.base.jsonline import encode
 from emupin.base.system import os
+from emupin.guest.threads import read_status_file
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -21,10 +25,18 @@ if TYPE_CHECKING:
     from emupin.guest.domain import Domain
 
     Pins = Mapping[str, str | None]
+    Marks = Mapping[str, str]
+
+LIVE, PERSISTENT = "live", "persistent"
+"""Definitions of a guest."""
 
 FOLDER = f"{STATE}/former"
 EMULATOR = "emulator"
 """Among the keys of Pins, of which the others are numbers of iothreads."""
+
+
+START = 19
+"""Of the fields of `/proc/PID/stat` behind the last `)`: when the process was started, in ticks since the boot."""
 
 
 class Former(Frozen):
@@ -32,22 +44,51 @@ class Former(Frozen):
 
     before: Pins
     ours: Pins
+    mark: str = ""
+    """Of the definition as emupin left it; empty where that is in doubt, as in files without any."""
+
+
+def marks(root: str, name: str) -> dict[str, str]:
+    """What tells each definition that the guest `name` has from a later one: its process, and libvirt's file."""
+    found = {}
+    with contextlib.suppress(OSError):  # There is none, or it cannot be told: then nothing counts; likewise below.
+        status = os.stat(f"{root}{DEFINITIONS}/{name}.xml")
+        found[PERSISTENT] = f"{status.st_mtime_ns} {status.st_ino} {status.st_size}"
+    with contextlib.suppress(OSError, HostError, DomainError):
+        pid = read_status_file(root, name).pid
+        fields = read_bytes(f"{root}/proc/{pid}/stat").rpartition(b")")[2].split()
+        found[LIVE] = f"{pid} {int(fields[START])}"
+    return found
 
 
 def recall(root: str, uuid: str) -> dict[str, Former]:
-    """By the definition, `live` or `persistent`. Raises HostError."""
+    """By the definition, LIVE or PERSISTENT. Raises HostError."""
     import json
 
     path = _path(root, uuid)
     try:
         found = json.loads(read_bytes(path))
-        return {kind: Former(dict(each["before"]), dict(each["ours"])) for kind, each in found.items()}
+        return {
+            kind: Former(dict(each["before"]), dict(each["ours"]), str(each.get("mark", "")))
+            for kind, each in found.items()
+        }
     except FileNotFoundError:
         return {}
     except OSError as error:
-        raise HostError(path, f"cannot be read: {error.strerror}", "root may read it") from None
+        raise HostError(path, f"cannot be read: {error.strerror}", "run it as root") from None
     except (ValueError, TypeError, KeyError, AttributeError):
         raise HostError(path, "is not what emupin writes", "remove it: what it remembers is lost") from None
+
+
+def counting(known: Mapping[str, Former], there: Marks) -> dict[str, Former]:
+    """What is `known` of definitions with the marks that are `there`.
+
+    A run in which nothing was recorded began with what the persistent definition said: with what emupin put there.
+    """
+    found = {kind: each for kind, each in known.items() if each.mark and each.mark == there.get(kind)}
+    if LIVE in there and PERSISTENT in found:
+        found.setdefault(LIVE, found[PERSISTENT].replace(mark=there[LIVE]))
+    return found
 
 
 def pins_of(guest: Domain) -> Pins:
@@ -56,12 +97,19 @@ def pins_of(guest: Domain) -> Pins:
     return {**pins, **({EMULATOR: cpuset.format(guest.emulatorpin)} if guest.emulatorpin else {})}
 
 
-def remember(root: str, uuid: str, kind: str, there: Pins, ours: Pins) -> None:
-    """Note that emupin puts the pins `ours` where `there` are. Raises HostError."""
-    known = recall(root, uuid)
-    former = known.get(kind, Former({}, {}))
-    before = {key: former.before[key] if _is_ours(key, there, former) else there.get(key) for key in ours}
-    _keep(root, uuid, {**known, kind: Former({**former.before, **before}, {**former.ours, **ours})})
+def remember(root: str, uuid: str, kind: str, there: Pins, ours: Pins, by: Marks) -> None:
+    """Note that emupin puts the pins `ours` where `there` are, in a definition that is known `by` its mark.
+
+    Raises HostError.
+    """
+    recalled = recall(root, uuid)
+    known = counting(recalled, by)
+    former = known.get(kind) or (recalled.get(kind) if kind == PERSISTENT else None) or Former({}, {})
+    kept = [key for key in former.ours if _is_ours(key, there, former)]
+    before = {**{key: there.get(key) for key in ours}, **{key: former.before[key] for key in kept}}
+    in_doubt = kept and kind not in known
+    now = Former(before, {**{key: former.ours[key] for key in kept}, **ours}, "" if in_doubt else by.get(kind, ""))
+    _keep(root, uuid, {**known, kind: now})
 
 
 def _is_ours(key: str, there: Pins, former: Former) -> bool:
@@ -70,34 +118,40 @@ def _is_ours(key: str, there: Pins, former: Former) -> bool:
 
 def to_put_back(there: Pins, former: Former) -> dict[str, str | None]:
     """The pins that stood before those of `there` that emupin has put there."""
-    return {key: former.before[key] for key in former.ours if _is_ours(key, there, former)}
+    return {
+        key: before
+        for key, before in former.before.items()
+        if _is_ours(key, there, former) and before != former.ours[key]
+    }
 
 
-def forget(root: str, uuid: str, kind: str) -> None:
-    """Raises HostError."""
+def mark(root: str, uuid: str, kind: str, by: str) -> None:
+    """Note how the definition is known now that emupin has changed it, unless it is in doubt. Raises HostError."""
     known = recall(root, uuid)
-    if known.pop(kind, None):
-        _keep(root, uuid, known)
+    if kind in known and known[kind].mark:
+        _keep(root, uuid, {**known, kind: known[kind].replace(mark=by)})
 
 
-def known_uuids(root: str) -> list[str]:
-    """The guests of which something is remembered. Raises HostError."""
-    try:
-        return sorted(os.listdir(root + FOLDER))
-    except FileNotFoundError:
-        return []
-    except OSError as error:
-        raise HostError(root + FOLDER, f"cannot be listed: {error.strerror}", "root may list it") from None
+def forget(root: str, uuid: str, kind: str, by: Marks) -> None:
+    """Keep of what is known `by` the marks of before all but one definition's. Raises HostError."""
+    known = counting(recall(root, uuid), by)
+    known.pop(kind, None)
+    _keep(root, uuid, known)
+
+
+def _remove(path: str) -> None:
+    with contextlib.suppress(FileNotFoundError):  # Another process was first.
+        os.unlink(path)
 
 
 def _keep(root: str, uuid: str, known: dict[str, Former]) -> None:
     path = _path(root, uuid)
     plain: dict[str, Json] = {
-        kind: {"before": dict(each.before), "ours": dict(each.ours)} for kind, each in known.items()
+        kind: {"before": dict(each.before), "ours": dict(each.ours), "mark": each.mark} for kind, each in known.items()
     }
     try:
         if not plain:
-            os.unlink(path)
+            _remove(path)
             return
         make_private_folder(root + STATE)
         make_private_folder(root + FOLDER)

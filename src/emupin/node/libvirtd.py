@@ -7,7 +7,7 @@ import time
 from emupin.base.errors import BusyError, RecordError
 from emupin.guest import splice
 from emupin.guest.domainxml import read
-from emupin.node.former import EMULATOR
+from emupin.node.former import EMULATOR, LIVE
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -20,7 +20,8 @@ if TYPE_CHECKING:
     Done = TypeVar("Done")
 
 URI = "qemu:///system"
-RETRY = "run `emupin apply` when that has ended"
+APPLY, UNDO = "emupin apply", "emupin apply --undo"
+"""Commands that wait for a guest."""
 
 
 def bindings() -> Any:
@@ -28,7 +29,7 @@ def bindings() -> Any:
     try:
         import libvirt
     except ImportError:
-        hint = "install python3-libvirt: until then libvirt's own definitions do not have the pin"
+        hint = "install python3-libvirt: until then libvirt's own definitions stay as they are"
         raise RecordError("libvirt-python", "is not installed", hint) from None
     libvirt.registerErrorHandler(lambda *_: None, None)
     return libvirt
@@ -48,17 +49,23 @@ def connect(seconds: float) -> libvirt.virConnect:
         time.sleep(0.2)
 
 
-def wait_until_free(domain: libvirt.virDomain, seconds: float) -> None:
+def wait_until_free(domain: libvirt.virDomain, seconds: float, command: str = APPLY) -> None:
     """Wait, for so many `seconds`, while the guest is starting or coming in, or somebody else has a long job on it.
 
-    A call would hold one of libvirtd's workers for 30 s and fail. Raises BusyError, libvirtError.
+    A call would hold one of libvirtd's workers for 30 s and fail. `command` is what to run later. Raises BusyError,
+    libvirtError.
     """
     deadline, pause = time.monotonic() + seconds, 0.02
     while not _is_free(domain):
         if time.monotonic() > deadline:
-            raise BusyError(URI, "the guest is busy: it is starting, or is being migrated, saved or copied", RETRY)
+            what = "the guest is busy: it is starting, or is being migrated, saved or copied, or QEMU does not answer"
+            raise BusyError(URI, what, _later(command))
         time.sleep(pause)
         pause = min(2 * pause, 1.0)
+
+
+def _later(command: str) -> str:
+    return f"run `{command}` when that has ended"
 
 
 def _is_free(domain: libvirt.virDomain) -> bool:
@@ -74,6 +81,8 @@ def _is_free(domain: libvirt.virDomain) -> bool:
     if state == libvirt.VIR_DOMAIN_SHUTOFF:
         return True
     try:
+        if domain.controlInfo()[0] != libvirt.VIR_DOMAIN_CONTROL_OK:
+            return False  # To ask for the job would wait for it.
         kind: int = domain.jobInfo()[0]
     except libvirt.libvirtError as error:
         if error.get_error_code() in (
@@ -86,7 +95,7 @@ def _is_free(domain: libvirt.virDomain) -> bool:
     return bool(kind == libvirt.VIR_DOMAIN_JOB_NONE)
 
 
-def change(ask: Callable[[], Done | None], kind: str) -> dict[str, Done]:
+def change(ask: Callable[[], Done | None], kind: str, command: str = APPLY) -> dict[str, Done]:
     """What `ask` changed in the definition of a `kind`. Raises BusyError, libvirtError, EmupinError."""
     import libvirt
 
@@ -95,7 +104,7 @@ def change(ask: Callable[[], Done | None], kind: str) -> dict[str, Done]:
     except libvirt.libvirtError as error:
         if error.get_error_code() != libvirt.VIR_ERR_OPERATION_TIMEOUT:
             raise
-        raise BusyError(URI, "somebody else has held the guest's job for 30 s", RETRY) from None
+        raise BusyError(URI, "somebody else has held the guest's job for 30 s", _later(command)) from None
     return {kind: done} if done else {}
 
 
@@ -114,17 +123,21 @@ def _mask(cpus: Cpus) -> tuple[bool, ...]:
 def put_back(uuid: str, kind: str, pins: Mapping[str, Cpus | None], seconds: float) -> None:
     """Make the definition of a `kind`, live or persistent, say `pins` again; None: none at all. Raises RecordError."""
     libvirt = bindings()
-    flags = libvirt.VIR_DOMAIN_AFFECT_LIVE if kind == "live" else libvirt.VIR_DOMAIN_AFFECT_CONFIG
-    try:
-        domain = connect(seconds).lookupByUUIDString(uuid)
-        wait_until_free(domain, seconds)
-        taken_out = [key for key, cpus in pins.items() if cpus is None]
+    flags = libvirt.VIR_DOMAIN_AFFECT_LIVE if kind == LIVE else libvirt.VIR_DOMAIN_AFFECT_CONFIG
+    iothreads = {int(key): cpus for key, cpus in pins.items() if key != EMULATOR and cpus}
+    taken_out = [key for key, cpus in pins.items() if cpus is None]
+
+    def ask() -> None:
         if taken_out:
             take_out(domain, taken_out)
-        iothreads = {int(key): cpus for key, cpus in pins.items() if key != EMULATOR and cpus}
         pin(domain, pins.get(EMULATOR), iothreads, flags)
+
+    try:
+        domain = connect(seconds).lookupByUUIDString(uuid)
+        wait_until_free(domain, seconds, UNDO)
+        change(ask, kind, UNDO)
     except libvirt.libvirtError as error:
-        raise RecordError(URI, str(error), "what stood there before is not lost: try again") from None
+        raise RecordError(URI, str(error), f"what stood there before is not lost: run `{UNDO}` again") from None
 
 
 def take_out(domain: libvirt.virDomain, keys: Iterable[str] = (EMULATOR,)) -> None:
