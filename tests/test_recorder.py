@@ -71,6 +71,15 @@ class FakeDomain:
     def state(self) -> tuple[int, int]:
         return self.states.pop(0) if len(self.states) > 1 else self.states[0]
 
+    def connect(self) -> FakeDomain:
+        return self
+
+    def listAllDomains(self) -> list[FakeDomain]:  # noqa: N802
+        return [self]
+
+    def UUIDString(self) -> str:  # noqa: N802
+        return UUID
+
     def controlInfo(self) -> list[int]:  # noqa: N802
         return [self.control]
 
@@ -272,6 +281,15 @@ def test_a_definition_with_other_vcpu_pins_gets_its_own_pin_from_a_faked_libvirt
     assert {kind: one.after for kind, one in done.items()} == {"live": "2", "persistent": "3"}
     assert guest.pins == {LIVE: "2", CONFIG: "3"}
     assert former.recall(str(tmp_path), UUID)["persistent"].before == {"emulator": "2-5"}
+
+
+def test_guests_that_libvirt_does_not_know_any_more_are_forgotten_with_a_faked_libvirt(
+    guest: FakeDomain, tmp_path: Path
+) -> None:
+    former.remember(str(tmp_path), OTHER, "persistent", {}, {"emulator": "2"}, {})
+    assert list(record(tmp_path, order())) == ["live", "persistent"]
+    assert os.listdir(tmp_path / "var/lib/emupin/former") == [UUID]
+    assert guest.pins == {LIVE: "2", CONFIG: "2"}
 
 
 def test_what_is_kept_is_marked_with_what_libvirt_wrote_for_a_faked_libvirt(

@@ -23,7 +23,7 @@ from emupin.trail import entries, writer
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     import libvirt
 
@@ -134,8 +134,8 @@ def record(root: str, order: Order, policy: Policy | None, hurried: bool = False
             done.update(libvirtd.change(lambda: _record_live(domain, order, book), LIVE))
         if order.persist and policy and domain.isPersistent():
             done.update(libvirtd.change(lambda: _record_persistent(domain, root, policy, book), PERSISTENT))
-        if PERSISTENT in done:
-            book.mark(done[PERSISTENT].name)
+        if done:
+            book.tidy(domain, done)
         return done
     except libvirt.libvirtError as error:
         if error.get_error_code() in (libvirt.VIR_ERR_NO_DOMAIN, libvirt.VIR_ERR_OPERATION_INVALID):
@@ -162,13 +162,19 @@ class _Book(Frozen):
                 raise
             log(self.root, f"{guest.name}: record: {error}", trouble=True)  # The live one ends with the guest.
 
-    def mark(self, name: str) -> None:
-        """Note what libvirt made of the persistent definition."""
-        by = former.marks(self.root, name)
+    def tidy(self, domain: libvirt.virDomain, done: Mapping[str, Recorded]) -> None:
+        """Note what libvirt made of the definition, and forget guests that it does not know any more.
+
+        Raises libvirtError.
+        """
+        known = frozenset(each.UUIDString() for each in domain.connect().listAllDomains())
         try:
-            former.mark(self.root, self.uuid, PERSISTENT, by.get(PERSISTENT, ""))
+            if PERSISTENT in done:
+                by = former.marks(self.root, done[PERSISTENT].name)
+                former.mark(self.root, self.uuid, PERSISTENT, by.get(PERSISTENT, ""))
+            former.keep_only(self.root, known | {self.uuid})
         except HostError as error:
-            log(self.root, f"{name}: record: {error}", trouble=True)
+            log(self.root, f"{self.uuid}: record: {error}", trouble=True)
 
 
 def _record_live(domain: libvirt.virDomain, order: Order, book: _Book) -> Recorded | None:

@@ -685,6 +685,12 @@ class FakeConnection:
     def connect(self) -> FakeConnection:
         return self
 
+    def listAllDomains(self) -> list[FakeConnection]:  # noqa: N802
+        return [FakeConnection(self.world, self.note).lookupByUUIDString(each.uuid) for each in self.world.guests]
+
+    def UUIDString(self) -> str:  # noqa: N802
+        return self.guest.uuid
+
     def defineXML(self, text: str) -> None:  # noqa: N802
         pin = text.partition("<emulatorpin cpuset='")[2].partition("'")[0] or None
         self.note("stored", self.guest.uuid, pin)

@@ -101,6 +101,15 @@ def test_it_is_forgotten_with_its_last_definition(tmp_path: Path) -> None:
     assert list(folder.iterdir()) == []
 
 
+def test_guests_that_are_no_more_are_forgotten(tmp_path: Path) -> None:
+    former.keep_only(str(tmp_path), frozenset())
+    remember(tmp_path, {}, {"emulator": "2"})
+    former.keep_only(str(tmp_path), frozenset([UUID]))
+    assert back(tmp_path, {"emulator": "2"}) == {"emulator": None}
+    former.keep_only(str(tmp_path), frozenset(["another"]))
+    assert former.recall(str(tmp_path), UUID) == {}
+
+
 @pytest.mark.parametrize("text", ["", "[]", '{"live": {}}', '{"live": 7}'])
 def test_a_file_that_is_not_ours_is_an_error(tmp_path: Path, text: str) -> None:
     path = tmp_path / "var/lib/emupin/former" / UUID

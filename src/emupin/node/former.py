@@ -139,6 +139,18 @@ def forget(root: str, uuid: str, kind: str, by: Marks) -> None:
     _keep(root, uuid, known)
 
 
+def keep_only(root: str, uuids: frozenset[str]) -> None:
+    """Forget all guests but those with these `uuids`. Raises HostError."""
+    try:
+        for uuid in os.listdir(root + FOLDER):
+            if uuid not in uuids and "." not in uuid:  # Else it is being written.
+                _remove(_path(root, uuid))
+    except FileNotFoundError:
+        pass
+    except OSError as error:
+        raise HostError(root + FOLDER, f"cannot be tidied: {error.strerror}", "run it as root") from None
+
+
 def _remove(path: str) -> None:
     with contextlib.suppress(FileNotFoundError):  # Another process was first.
         os.unlink(path)
