@@ -147,6 +147,23 @@ def test_an_iothread_that_was_added() -> None:
         assert {each.cause for each in drifts} == {NEW_IOTHREAD}
 
 
+def test_an_iothread_that_was_deleted_and_added_again() -> None:
+    """libvirt's live XML forgot its pin; the persistent one has it."""
+    iothread = "  <iothreads>1</iothreads>\n"
+    now = guest(extra=iothread)
+    stored = now.replace(iothreadpins={1: cpus(2)})
+    found = causes(live(now, stored), PLAN.replace(follow_iothreads=True))
+    assert found == {key: {NEW_IOTHREAD} for key in ("thread", "cgroup", "live XML")}
+
+
+@pytest.mark.parametrize("where", ["live XML", "persistent XML"])
+def test_an_iothread_of_one_definition_alone(where: str) -> None:
+    more = guest(extra="  <iothreads>1</iothreads>\n")
+    now, stored = (more, guest()) if where == "live XML" else (guest(), more)
+    found = assess(live(now, stored), PLAN.replace(follow_iothreads=True))
+    assert {(each.where, each.cause) for each in found.drifts if "<" in each.what} == {(where, NEW_IOTHREAD)}
+
+
 def test_a_slice_that_lost_the_planned_cpu() -> None:
     """What the kernel gives instead is no work of anybody's hand, nor of an old kernel's."""
     found = live(group=cpus(2)).replace(group=Group("/emulator", cpus(2), cpus(0, 1)))

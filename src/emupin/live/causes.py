@@ -86,9 +86,9 @@ def _outside(thread: Thread) -> str:
     return f"{OUTSIDE}: somebody (cset, vfio-isolate or the like) put it into {thread.group or '/'}"
 
 
-def _is_new(views: Views) -> bool:
-    """Whether these are an iothread's that no definition has a pin for: nobody has ever placed it."""
-    return views.command == "iothreadpin" and views.live is None and views.persistent is None
+def _is_new(pin: Cpus | None, views: Views) -> bool:
+    """Whether these are an iothread's that the definition with this `pin` has none for: it was not placed there yet."""
+    return views.command == "iothreadpin" and pin is None
 
 
 def _of_free_thread(thread: Thread, views: Views) -> str:
@@ -97,7 +97,7 @@ def _of_free_thread(thread: Thread, views: Views) -> str:
         return _changed(views)
     if views.claimed is None:
         return NOT_PLACED
-    if _is_new(views):
+    if _is_new(views.live, views):
         return NEW_IOTHREAD
     if thread.allowed == views.live and thread.tid == views.pid:
         return f"`virsh {views.command} --live`, which moves the main thread only where there is no cpuset cgroup"
@@ -110,7 +110,7 @@ def of_group(views: Views) -> str:
         return _changed(views)
     if views.claimed is None and (group == views.live or views.live is None):
         return NOT_PLACED
-    if _is_new(views):
+    if _is_new(views.live, views):
         return NEW_IOTHREAD
     if group == views.live:
         return of_live(views)
@@ -125,7 +125,7 @@ def of_live(views: Views) -> str:
         return NOT_RECORDED
     if views.claimed is None:
         return NOT_PLACED
-    if _is_new(views):
+    if _is_new(views.live, views):
         return NEW_IOTHREAD
     if not views.persistent_known:
         return f"`virsh {views.command} --live`"
@@ -145,6 +145,10 @@ def of_persistent(views: Views) -> str:
         return _changed(views)
     if views.persistent == views.live:
         return of_live(views)
+    if views.claimed is None and views.live != views.planned:
+        return NOT_PLACED
+    if _is_new(views.persistent, views):
+        return NEW_IOTHREAD
     if views.persistent is None:
         return "the definition was written anew without a pin (`virsh define`, an orchestrator)"
     only = " only: the live XML is right" if views.live == views.planned else ""

@@ -127,7 +127,8 @@ def assess(live: Live, plan: Plan) -> Assessment:
     if plan.cpus is None:
         return Assessment(live, plan, tuple(Placed(thread, None) for thread in live.threads), stored)
     placed = tuple(Placed(thread, expected(thread, plan)) for thread in live.threads)
-    drifts = tuple(drift for subject in _subjects(live, plan, plan.cpus) for drift in _drifts(subject, plan))
+    guest = live.status.domain
+    drifts = tuple(drift for subject in _subjects(live, guest, plan, plan.cpus) for drift in _drifts(subject, plan))
     return Assessment(live, plan, placed, drifts + stored)
 
 
@@ -155,13 +156,14 @@ class _Subject(Frozen):
         return f"<{self.views.command}>{of_whom}"
 
 
-def _subjects(live: Live, plan: Plan, planned: Cpus) -> Iterator[_Subject]:
+def _subjects(live: Live, definition: Domain, plan: Plan, planned: Cpus) -> Iterator[_Subject]:
+    """What is pinned in one `definition` of the guest: each has iothreads of its own."""
     guest, persistent = live.status.domain, live.persistent
     claimed, change = live.claimed, causes.plan_change(guest, persistent)
 
     def views(command: str, threads: tuple[Thread, ...], group: Group | None, live_pin: Cpus | None,
               stored: Cpus | None) -> Views:  # fmt: skip
-        right = all(thread.allowed == expected(thread, plan) for thread in threads)
+        right = bool(threads) and all(thread.allowed == expected(thread, plan) for thread in threads)
         known = live.persistence == DEFINED
         return Views(
             command,
@@ -183,7 +185,7 @@ def _subjects(live: Live, plan: Plan, planned: Cpus) -> Iterator[_Subject]:
     yield _Subject(
         "emulator", covers, mine, live.group, views("emulatorpin", mine, live.group, guest.emulatorpin, stored)
     )
-    for number in guest.iothreads if plan.follow_iothreads else ():
+    for number in definition.iothreads if plan.follow_iothreads else ():
         mine = tuple(thread for thread in live.threads if thread.kind == IOTHREAD and thread.number == number)
         group, pin = live.iothread_groups.get(number), guest.iothreadpins.get(number)
         stored = persistent.iothreadpins.get(number) if persistent else None
@@ -215,7 +217,7 @@ def _stored_drifts(live: Live) -> Iterator[Drift]:
         return
     if settled.obstacle:
         yield Drift(PERSISTENT, "<emulatorpin>", None, stored.emulatorpin, causes.impossible(settled.obstacle))
-    for subject in _subjects(live, settled.plan, settled.pin) if settled.pin else ():
+    for subject in _subjects(live, stored, settled.plan, settled.pin) if settled.pin else ():
         if subject.views.persistent != settled.pin:
             cause = causes.of_persistent(subject.views)
             yield Drift(PERSISTENT, subject.element, settled.pin, subject.views.persistent, cause)
