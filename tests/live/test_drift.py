@@ -226,6 +226,7 @@ def test_a_guest_that_was_never_placed() -> None:
     (cause,) = causes(found)["thread"]
     assert cause.startswith("no placement of this run of the guest is known")
     assert causes(found) == {key: {cause} for key in ("thread", "cgroup", "live XML", "persistent XML")}
+    assert causes(found.replace(persistent=guest(None)))["persistent XML"] == {cause}
 
 
 @pytest.mark.parametrize(
@@ -245,6 +246,8 @@ def test_a_plugged_vcpu_is_named() -> None:
     stored = domainxml.read(domain_xml(emulatorpin="2").replace("<vcpu ", "<vcpu current='2' ").encode(), "guest")
     found = assess(live(stored=stored), Plan(None, "nothing passes", "nfv", failed=True))
     assert found.problem == "nothing passes (vCPUs were plugged in or out)"
+    both = found.replace(live=live(guest(vcpu0="8"), stored))
+    assert both.problem == "nothing passes (vCPUs were plugged in or out and re-pinned (`virsh vcpupin`))"
 
 
 def test_without_a_cpuset_cgroup() -> None:

@@ -27,9 +27,11 @@ from guests import Machine, Task, many
 from hosts import Host
 
 from emupin.live import survey
+from emupin.live.causes import NOT_PLACED
 from emupin.live.prometheus import render
 from emupin.live.rates import between
 from emupin.live.survey import take
+from emupin.node.claims import Ledger
 from emupin.screen import statustext, watch
 
 UUID = "5a3f1d2c-7f0e-4c50-9a1b-0123456789ab"
@@ -123,6 +125,20 @@ def test_no_guest_and_no_policy(tmp_path: Path) -> None:
     assert done.returncode == 0
     assert b"no policy is in force" in done.stderr
     assert b"1 guest: 0 in sync, 1 not managed by the policy" in done.stdout
+
+
+def test_what_was_taken_back_is_no_handiwork(machine: Machine, tmp_path: Path) -> None:
+    """The ledger keeps a claim of no CPUs as long as the guest runs."""
+    with Ledger(str(tmp_path), None) as ledger:
+        ledger.claim(UUID, frozenset({2}), dedicated=False)
+        ledger.release(UUID)
+        ledger.save()
+    machine.pin = machine.stored = machine.group = "2-5"
+    for at in (0, 1, 2):
+        machine.tasks[at].allowed = "2-5"
+    machine.write()
+    (guest,) = json_of(tmp_path)["guests"]
+    assert {each["cause"] for each in guest["drifts"]} == {NOT_PLACED}
 
 
 def test_a_policy_of_ones_own(machine: Machine, tmp_path: Path) -> None:

@@ -156,7 +156,7 @@ def test_vcpu_plugged_in(host: PrivateHost) -> None:
     code, found = status(host)
     assert code == 1
     assert found["plan"]["failed"]
-    assert found["plan"]["reason"].endswith("(vCPUs were plugged in or out)")
+    assert found["plan"]["reason"].endswith("(vCPUs were plugged in or out and re-pinned (`virsh vcpupin`))")
     new = [each for each in found["threads"] if (each["kind"], each["number"]) == ("vcpu", 1)]
     assert [each["allowed"] for each in new] == [FIRST]
 

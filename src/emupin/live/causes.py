@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     Cpus = frozenset[int]
 
 NOT_PLACED = (
-    "no placement of this run of the guest is known: the hook was not there, or the policy left the guest alone, "
-    "or /run/emupin was lost"
+    "no placement of this run of the guest is known: the hook was not there, the policy left the guest alone, "
+    "it was taken back (`emupin apply --undo`), or /run/emupin was lost"
 )
 NOT_RECORDED = (
     "libvirt has not recorded it yet: right after a start it needs a moment, later python3-libvirt may be missing"
@@ -54,11 +54,12 @@ def plan_change(live: Domain, persistent: Domain | None) -> str:
     """What in a guest that was started as `persistent` says may have changed its plan; empty where nothing did."""
     if persistent is None:
         return ""
+    changes = []
     if live.vcpus - len(live.offline) != persistent.vcpus - len(persistent.offline):
-        return "vCPUs were plugged in or out"
+        changes.append("plugged in or out")
     if live.vcpupins != persistent.vcpupins:
-        return "vCPUs were re-pinned (`virsh vcpupin`)"
-    return ""
+        changes.append("re-pinned (`virsh vcpupin`)")
+    return f"vCPUs were {' and '.join(changes)}" if changes else ""
 
 
 def of_thread(thread: Thread, views: Views) -> str:

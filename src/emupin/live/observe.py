@@ -142,7 +142,7 @@ def settle_as(definition: Domain, policy: Policy | None, facts: Facts | None) ->
 
 def _claimed(guest: Domain, facts: Facts | None) -> frozenset[int] | None:
     claim = facts.ledger.claims.get(guest.uuid or "") if facts and facts.ledger else None
-    return from_mask(claim.cpus) if claim else None
+    return from_mask(claim.cpus) if claim and claim.cpus else None
 
 
 def read_definition(root: str, name: str, policy: Policy | None) -> tuple[str, Domain | None]:
