@@ -18,6 +18,11 @@ class EmupinError(Exception):
         return f"{text}; {self.hint}" if self.hint else text
 
 
+def hint(error: OSError, otherwise: str) -> str:
+    """What to do about `error`."""
+    return "run it as root" if isinstance(error, PermissionError) else otherwise
+
+
 class DomainError(EmupinError):
     """A domain XML that is refused: not well-formed, not a domain, or a CPU list that libvirt would not take."""
 

@@ -75,7 +75,7 @@ def list_folder(path: str) -> list[str]:
     except (FileNotFoundError, NotADirectoryError):
         return []
     except OSError as error:
-        raise HostError(path, f"cannot be listed: {error.strerror}", "root may list it") from None
+        raise HostError(path, f"cannot be listed: {error.strerror}", "run it as root") from None
 
 
 def read_trusted(path: str) -> bytes:

@@ -130,8 +130,9 @@ def _request(root: str, path: str | None, drift_only: bool) -> Request:
     if path is None:
         found = store.find(root)
         if found.policy is None:
-            hint = "write one, or give --policy FILE"
-            raise PolicyError(root + POLICIES[0], "; ".join(found.problems) or "no policy is installed", hint)
+            if found.problems:
+                raise PolicyError("", "; ".join(found.problems))
+            raise PolicyError(root + POLICIES[0], "no policy is installed", "write one, or give --policy FILE")
         return Request(root, found.policy, found.problems, drift_only)
     return Request(root, options.read_policy(path), drift_only=drift_only)
 

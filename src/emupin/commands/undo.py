@@ -41,7 +41,7 @@ def run(root: str, names: Sequence[str], args: argparse.Namespace) -> int:
         streams.put("".join(lines).encode())
         if not found:
             streams.say("nothing to take back")
-        elif not args.yes and any(not each.doubtful for each in found):
+        elif not args.yes and any(each.changes and not each.doubtful for each in found):
             streams.say("nothing was changed; add --yes to make the changes")
     for each in found:
         for remark in _remarks(each):

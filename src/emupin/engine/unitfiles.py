@@ -58,7 +58,7 @@ def _lines(path: str) -> list[str]:
     except FileNotFoundError:
         return []
     except OSError as error:
-        raise HostError(path, f"cannot be read: {error.strerror}", "root may read it") from None
+        raise HostError(path, f"cannot be read: {error.strerror}", "run it as root") from None
 
 
 def _cpu_list(value: str) -> Cpus:

@@ -7,7 +7,7 @@ libvirt's cgroups `emulator`, `vcpuN` and `iothreadN` say whose they are, those 
 from __future__ import annotations
 
 from emupin.base import cpuset
-from emupin.base.errors import HostError
+from emupin.base.errors import HostError, hint
 from emupin.base.files import LIBVIRT_RUN, read_bytes
 from emupin.base.frozen import Frozen
 from emupin.base.system import os
@@ -65,7 +65,8 @@ def read_status_file(root: str, name: str, sections: frozenset[str] = frozenset(
     try:
         data = read_bytes(path)
     except OSError as error:
-        raise HostError(path, f"cannot be read: {error.strerror}", "check that the guest is running") from None
+        cure = hint(error, "check that the guest is running")
+        raise HostError(path, f"cannot be read: {error.strerror}", cure) from None
     status = statusxml.read(data, path, sections)
     if not status.pid:
         raise HostError(path, "names no process", "the guest may still be starting")
@@ -82,7 +83,7 @@ def check_process(root: str, pid: int, uuid: str) -> None:
             path, "is no longer there: the guest has ended", "libvirt notices when its daemon runs"
         ) from None
     except OSError as error:
-        raise HostError(f"{path}/cmdline", f"cannot be read: {error.strerror}", "the hook must run as root") from None
+        raise HostError(f"{path}/cmdline", f"cannot be read: {error.strerror}", "run it as root") from None
     if uuid not in command:
         raise HostError(path, f"is not the guest {uuid}", "libvirt's status file is stale")
 
@@ -250,4 +251,4 @@ def _listed(folder: str) -> Iterable[str]:
     try:
         return os.listdir(folder)
     except OSError as error:
-        raise HostError(folder, f"cannot be listed: {error.strerror}", "the hook must run as root") from None
+        raise HostError(folder, f"cannot be listed: {error.strerror}", "run it as root") from None

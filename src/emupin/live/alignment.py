@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from emupin.base.errors import HostError
+from emupin.base.errors import HostError, hint
 from emupin.base.files import DEFINITIONS, LIBVIRT_RUN, read_bytes
 from emupin.engine.definition import settle
 from emupin.engine.plan import plan
@@ -143,4 +143,4 @@ def read_file(path: str) -> bytes:
     try:
         return read_bytes(path)
     except OSError as error:
-        raise HostError(path, f"cannot be read: {error.strerror}", "the guest may have ended") from None
+        raise HostError(path, f"cannot be read: {error.strerror}", hint(error, "the guest may have ended")) from None

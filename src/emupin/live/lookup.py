@@ -91,7 +91,7 @@ def _uuid(path: str) -> str:
     except FileNotFoundError:  # It ended meanwhile.
         return ""
     except OSError as error:
-        raise EmupinError(path, f"cannot be read: {error.strerror}", "root may read it") from None
+        raise EmupinError(path, f"cannot be read: {error.strerror}", "run it as root") from None
     return rest[:64].partition(b"<")[0].decode("ascii", "replace") if start else ""
 
 
@@ -103,7 +103,7 @@ def _paths(root: str) -> Iterator[str]:
         except FileNotFoundError:
             continue  # libvirt has not run yet, or nothing is defined.
         except OSError as error:
-            raise EmupinError(root + folder, f"cannot be listed: {error.strerror}", "root may list it") from None
+            raise EmupinError(root + folder, f"cannot be listed: {error.strerror}", "run it as root") from None
         yield from (f"{root}{folder}/{name}" for name in names if name.endswith(SUFFIX))
 
 

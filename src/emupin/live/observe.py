@@ -10,7 +10,7 @@ import time
 from typing import TYPE_CHECKING
 
 from emupin.base import cpuset
-from emupin.base.errors import DomainError, HostError
+from emupin.base.errors import DomainError, HostError, hint
 from emupin.base.files import DEFINITIONS, LIBVIRT_RUN, read_bytes
 from emupin.base.frozen import Frozen
 from emupin.engine.definition import Settled, settle
@@ -82,7 +82,7 @@ def running(root: str) -> list[str]:
     except FileNotFoundError:
         return []  # libvirt has not run yet.
     except OSError as error:
-        raise HostError(root + LIBVIRT_RUN, f"cannot be listed: {error.strerror}", "root may list it") from None
+        raise HostError(root + LIBVIRT_RUN, f"cannot be listed: {error.strerror}", "run it as root") from None
     return sorted(name[:-4] for name in names if name.endswith(".xml"))
 
 
@@ -230,7 +230,7 @@ def _group(folder: str) -> Group:
         except FileNotFoundError:  # cgroup v1
             effective = cpus
     except OSError as error:
-        raise HostError(path, f"cannot be read: {error.strerror}", "the guest may have ended") from None
+        raise HostError(path, f"cannot be read: {error.strerror}", hint(error, "the guest may have ended")) from None
     return Group(folder, cpus or effective, effective)
 
 

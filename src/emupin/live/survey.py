@@ -56,7 +56,7 @@ def take(root: str, wanted: Sequence[str], policy: Policy | None) -> Survey:
         found = store.find(root)
         policy, errors = found.policy, list(found.problems)
     around = facts.of_machine(root, policy) if policy else None
-    nothing = () if errors else ("no policy is in force: nothing can drift",)  # An error says what is in force.
+    remarks = around.remarks if around else () if errors else ("no policy is in force: nothing can drift",)
     names = select(root, wanted, policy)
     guests = []
     for name in names:
@@ -65,7 +65,6 @@ def take(root: str, wanted: Sequence[str], policy: Policy | None) -> Survey:
         except EmupinError as error:
             if os.path.exists(f"{root}{LIBVIRT_RUN}/{name}.xml") or wanted:  # Else it has ended meanwhile.
                 errors.append(str(error))
-    remarks = around.remarks if around else nothing
     return Survey(tuple(guests), tuple(errors), remarks, policy.digest if policy else None)
 
 

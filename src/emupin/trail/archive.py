@@ -69,7 +69,7 @@ class Archive:
             except FileNotFoundError:
                 continue
             except OSError as error:
-                raise EmupinError(path, f"cannot be read: {error.strerror}", "root may read it") from None
+                raise EmupinError(path, f"cannot be read: {error.strerror}", "run it as root") from None
             if hex_digest(data) == digest:
                 return path, data
             altered = path
