@@ -286,27 +286,10 @@ def test_a_definition_with_other_vcpu_pins_gets_its_own_pin_from_a_faked_libvirt
 def test_guests_that_libvirt_does_not_know_any_more_are_forgotten_with_a_faked_libvirt(
     guest: FakeDomain, tmp_path: Path
 ) -> None:
-    former.remember(str(tmp_path), OTHER, "persistent", {}, {"emulator": "2"}, {})
+    former.remember(str(tmp_path), OTHER, "persistent", {}, {"emulator": "2"}, "")
     assert list(record(tmp_path, order())) == ["live", "persistent"]
     assert os.listdir(tmp_path / "var/lib/emupin/former") == [UUID]
     assert guest.pins == {LIVE: "2", CONFIG: "2"}
-
-
-def test_what_is_kept_is_marked_with_what_libvirt_wrote_for_a_faked_libvirt(
-    guest: FakeDomain, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Each call of libvirt's writes the definition's file anew."""
-    host, pin_it = HookHost(tmp_path), guest.pinEmulator
-    host.write("etc/libvirt/qemu/nfv-1.xml", domain_xml())
-
-    def pin(cpus: tuple[bool, ...], flags: int) -> None:
-        pin_it(cpus, flags)
-        host.write("etc/libvirt/qemu/nfv-1.xml", domain_xml(emulatorpin=guest.pins[CONFIG]))
-
-    monkeypatch.setattr(guest, "pinEmulator", pin)
-    assert list(record(tmp_path, order())) == ["live", "persistent"]
-    known = former.counting(former.recall(str(tmp_path), UUID), former.marks(str(tmp_path), "nfv-1"))
-    assert list(known) == ["persistent"]
 
 
 def test_a_live_pin_that_is_none_leaves_the_live_definition_alone_with_a_faked_libvirt(

@@ -23,7 +23,7 @@ from emupin.trail import entries, writer
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
 
     import libvirt
 
@@ -135,7 +135,7 @@ def record(root: str, order: Order, policy: Policy | None, hurried: bool = False
         if order.persist and policy and domain.isPersistent():
             done.update(libvirtd.change(lambda: _record_persistent(domain, root, policy, book), PERSISTENT))
         if done:
-            book.tidy(domain, done)
+            book.tidy(domain)
         return done
     except libvirt.libvirtError as error:
         if error.get_error_code() in (libvirt.VIR_ERR_NO_DOMAIN, libvirt.VIR_ERR_OPERATION_INVALID):
@@ -156,22 +156,16 @@ class _Book(Frozen):
         there = former.pins_of(guest)
         ours = dict.fromkeys([former.EMULATOR, *map(str, iothreads)], cpuset.text(cpus))
         try:
-            former.remember(self.root, self.uuid, kind, there, ours, former.marks(self.root, guest.name))
+            former.remember(self.root, self.uuid, kind, there, ours, former.run_of(self.root, guest.name))
         except HostError as error:
             if kind != LIVE:
                 raise
             log(self.root, f"{guest.name}: record: {error}", trouble=True)  # The live one ends with the guest.
 
-    def tidy(self, domain: libvirt.virDomain, done: Mapping[str, Recorded]) -> None:
-        """Note what libvirt made of the definition, and forget guests that it does not know any more.
-
-        Raises libvirtError.
-        """
+    def tidy(self, domain: libvirt.virDomain) -> None:
+        """Forget guests that libvirt does not know any more. Raises libvirtError."""
         known = frozenset(each.UUIDString() for each in domain.connect().listAllDomains())
         try:
-            if PERSISTENT in done:
-                by = former.marks(self.root, done[PERSISTENT].name)
-                former.mark(self.root, self.uuid, PERSISTENT, by.get(PERSISTENT, ""))
             former.keep_only(self.root, known | {self.uuid})
         except HostError as error:
             log(self.root, f"{self.uuid}: record: {error}", trouble=True)

@@ -71,7 +71,7 @@ def test_a_collection_has_all_that_may_be_read(folder: Path) -> None:
     done = as_nobody(folder, "collect", "-o", archive)
     assert done.returncode == 2
     trail = folder / "root/var/log/emupin"
-    assert f"{trail}: cannot be listed: Permission denied; root may list it" in done.stderr
+    assert f"{trail}: cannot be listed: Permission denied; run it as root" in done.stderr
     with tarfile.open(archive) as tar:
         names = tar.getnames()
     assert "node.json" in names

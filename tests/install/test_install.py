@@ -684,7 +684,7 @@ cat >/etc/libvirt/qemu/nfv-1.xml <<'TEXT'
 DEFINITION
 TEXT
 PYTHONPATH=/tmp/given/src /usr/bin/python3 -B -c 'from emupin.node import former
-former.remember("", "UUID", "persistent", {"emulator": "2-5"}, {"emulator": "2"})'
+former.remember("", "UUID", "persistent", {"emulator": "2-5"}, {"emulator": "2"}, "")'
 install --uninstall --undo --check || echo "status $?"
 rm -r /etc/libvirt/qemu /var/lib/emupin
 echo "== metrics"

@@ -30,8 +30,8 @@ def host(tmp_path: Path) -> Host:
 
 
 def remember(host: Host, kind: str, before: str | None) -> None:
-    by = former.marks(str(host.root), NAME)
-    former.remember(str(host.root), UUID, kind, {"emulator": before}, {"emulator": "2"}, by)
+    run = former.run_of(str(host.root), NAME)
+    former.remember(str(host.root), UUID, kind, {"emulator": before}, {"emulator": "2"}, run)
 
 
 def start(host: Host, started: int = 17) -> FakeGuest:
@@ -126,22 +126,10 @@ def test_a_live_pin_of_another_run_is_not_ours(host: Host) -> None:
     """It was taken back from the persistent definition, and then the operator pinned there himself."""
     start(host)
     remember(host, "live", "2-5")
-    former.forget(str(host.root), UUID, "persistent", former.marks(str(host.root), NAME))
+    former.forget(str(host.root), UUID, "persistent", former.run_of(str(host.root), NAME))
     assert [each.where for each in take_back(host, None)] == ["live XML"]
     start(host, started=99)
     assert take_back(host, None) == []
-
-
-def test_a_pin_like_ours_in_a_definition_that_was_written_anew_stays_and_is_said(host: Host) -> None:
-    (host.root / STORED).rename(host.root / "old")
-    host.write(STORED, domain_xml(emulatorpin="2"))
-    (seen,) = take_back(host, means(host))
-    assert seen == Undone(NAME, "persistent XML", CHANGES, doubtful=True)
-    assert list(command._lines(NAME, [seen], True)) == []
-    assert list(command._remarks(seen)) == [
-        "<emulatorpin> 2 was left alone: the definition was written anew since, so it may be your own; "
-        "if not, before emupin's there was 2-5: `virsh emulatorpin nfv-1 2-5 --config`"
-    ]
 
 
 def test_a_live_pin_that_cannot_be_taken_out_becomes_what_libvirt_would_give_it(host: Host) -> None:
@@ -158,4 +146,4 @@ def test_what_was_not_put_back_is_said(host: Host) -> None:
         "  live XML: <emulatorpin> 2 -> 2-5: failed",
         "  persistent XML: <emulatorpin> 2 -> 2-5",
     ]
-    assert [list(command._remarks(each)) for each in done] == [["libvirt: does not answer"], []]
+    assert [each.error for each in done] == ["libvirt: does not answer", ""]

@@ -12,19 +12,19 @@ from emupin.node import former
 UUID = "5a3f1d2c-7f0e-4c50-9a1b-0123456789ab"
 
 
-MARKS = {"persistent": "1 2 3"}
+RUN = "4242 17"
 
 
-def remember(root: Path, there: former.Pins, ours: former.Pins, by: former.Marks = MARKS) -> None:
-    former.remember(str(root), UUID, "persistent", there, ours, by)
+def remember(root: Path, there: former.Pins, ours: former.Pins) -> None:
+    former.remember(str(root), UUID, "persistent", there, ours, "")
 
 
 def back(root: Path, there: former.Pins) -> former.Pins:
     return former.to_put_back(there, former.recall(str(root), UUID)["persistent"])
 
 
-def counting(root: Path, by: former.Marks) -> list[str]:
-    return sorted(former.counting(former.recall(str(root), UUID), by))
+def counting(root: Path, run: str) -> list[str]:
+    return sorted(former.counting(former.recall(str(root), UUID), run))
 
 
 def test_the_first_pin_is_kept_through_our_own(tmp_path: Path) -> None:
@@ -52,52 +52,40 @@ def test_a_pin_that_was_like_ours_already_is_none_to_put_back(tmp_path: Path) ->
     assert back(tmp_path, {"emulator": "2", "1": "2"}) == {"1": "3"}
 
 
-def test_it_counts_for_what_it_was_noted_for(tmp_path: Path) -> None:
-    remember(tmp_path, {}, {"emulator": "2"})
-    assert counting(tmp_path, MARKS) == ["persistent"]
-    assert counting(tmp_path, {"persistent": "4 5 6"}) == counting(tmp_path, {}) == []
-    former.mark(str(tmp_path), UUID, "persistent", "4 5 6")
-    assert counting(tmp_path, {"persistent": "4 5 6"}) == ["persistent"]
+def test_what_is_known_of_a_live_definition_ends_with_that_run(tmp_path: Path) -> None:
+    former.remember(str(tmp_path), UUID, "live", {}, {"emulator": "2"}, RUN)
+    assert counting(tmp_path, RUN) == ["live"]
+    assert counting(tmp_path, "4300 99") == counting(tmp_path, "") == []
 
 
-def test_what_is_in_doubt_stays_so_and_is_not_lost(tmp_path: Path) -> None:
-    """Somebody adds an iothread, which keeps our pin of the others, or wrote the same one himself; then we record."""
-    later = {"persistent": "4 5 6"}
-    remember(tmp_path, {"emulator": "0-3"}, {"emulator": "2"})
-    remember(tmp_path, {"emulator": "2"}, {"emulator": "2", "1": "2"}, later)
-    former.mark(str(tmp_path), UUID, "persistent", "7 8 9")
-    assert counting(tmp_path, {"persistent": "7 8 9"}) == counting(tmp_path, later) == []
-    assert back(tmp_path, {"emulator": "2", "1": "2"}) == {"emulator": "0-3", "1": None}
-    remember(tmp_path, {"emulator": "7"}, {"emulator": "2"}, later)
-    assert counting(tmp_path, later) == ["persistent"], "nothing of ours was left"
-
-
-def test_without_a_mark_nothing_counts(tmp_path: Path) -> None:
-    """Nor in a file that was written before there were any."""
+def test_a_file_of_before_there_were_runs_counts_for_the_persistent_definition_alone(tmp_path: Path) -> None:
     path = tmp_path / "var/lib/emupin/former" / UUID
     path.parent.mkdir(parents=True)
-    path.write_text('{"persistent": {"before": {}, "ours": {"emulator": "2"}}}')
-    assert (counting(tmp_path, MARKS), counting(tmp_path, {"persistent": ""})) == ([], [])
+    known = '{"before": {}, "ours": {"emulator": "2"}}'
+    path.write_text(f'{{"live": {known}}}')
+    assert counting(tmp_path, RUN) == counting(tmp_path, "") == []
+    path.write_text(f'{{"live": {known}, "persistent": {known}}}')
+    assert counting(tmp_path, "") == ["persistent"]
 
 
 def test_a_run_that_began_with_our_pin_has_it_from_its_definition(tmp_path: Path) -> None:
-    root, started = str(tmp_path), {**MARKS, "live": "4242 17"}
+    root = str(tmp_path)
     remember(tmp_path, {"emulator": "0-3"}, {"emulator": "2"})
-    assert counting(tmp_path, started) == ["live", "persistent"]
-    former.remember(root, UUID, "live", {"emulator": "2"}, {"emulator": "5"}, started)
+    assert counting(tmp_path, RUN) == ["live", "persistent"]
+    former.remember(root, UUID, "live", {"emulator": "2"}, {"emulator": "5"}, RUN)
     assert former.recall(root, UUID)["live"].before == {"emulator": "0-3"}
-    former.forget(root, UUID, "persistent", started)
-    assert counting(tmp_path, started) == ["live"]
-    assert counting(tmp_path, {**MARKS, "live": "4300 99"}) == []
+    former.forget(root, UUID, "persistent", RUN)
+    assert counting(tmp_path, RUN) == ["live"]
+    assert counting(tmp_path, "4300 99") == []
 
 
 def test_it_is_forgotten_with_its_last_definition(tmp_path: Path) -> None:
     folder = tmp_path / "var/lib/emupin/former"
     remember(tmp_path, {}, {"emulator": "2"})
-    former.forget(str(tmp_path), UUID, "live", MARKS)
+    former.forget(str(tmp_path), UUID, "live", "")
     assert [each.name for each in folder.iterdir()] == [UUID]
-    former.forget(str(tmp_path), UUID, "persistent", MARKS)
-    former.forget(str(tmp_path), UUID, "persistent", MARKS)
+    former.forget(str(tmp_path), UUID, "persistent", "")
+    former.forget(str(tmp_path), UUID, "persistent", "")
     assert list(folder.iterdir()) == []
 
 

@@ -37,10 +37,9 @@ left alone.
 The hook goes on with the installed policy, whatever --policy says here.
 
 --undo puts back the pins that stood in libvirt's XML before emupin recorded its own, and moves the threads there. A pin
-that was changed since stays. So does one like emupin's where the definition was written anew since: the command that
-changes it is shown. What a guest was given on its way in, by a migration or a restore, --undo does not know: the live
-pin ends with that run, and the next start has what the persistent XML says; `virsh edit` changes that. The hook places
-the guest again when it is started next or libvirtd is restarted, unless the policy has changed.
+that was changed since stays. What a guest was given on its way in, by a migration or a restore, --undo does not know:
+the live pin ends with that run, and the next start has what the persistent XML says; `virsh edit` changes that. The
+hook places the guest again when it is started next or libvirtd is restarted, unless the policy has changed.
 
 status: 0 everything is in sync, or was fixed; 1 without --yes: something would change; 2 after an error.
 """

@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import json
 import os
-import shlex
 import time
 from typing import TYPE_CHECKING
 
@@ -41,14 +40,14 @@ def run(root: str, names: Sequence[str], args: argparse.Namespace) -> int:
         streams.put("".join(lines).encode())
         if not found:
             streams.say("nothing to take back")
-        elif not args.yes and any(each.changes and not each.doubtful for each in found):
+        elif not args.yes and any(each.changes for each in found):
             streams.say("nothing was changed; add --yes to make the changes")
     for each in found:
-        for remark in _remarks(each):
-            streams.say(f"{each.name}: {each.where}: {remark}")
+        if each.error:
+            streams.say(f"{each.name}: {each.where}: {each.error}")
     if any(each.error for each in found):
         return 2
-    return int(not args.yes and any(not each.doubtful for each in found))
+    return int(not args.yes and any(each.changes for each in found))
 
 
 def _put_back(patience: dict[str, float], uuid: str, kind: str, pins: Wanted) -> None:
@@ -58,7 +57,7 @@ def _put_back(patience: dict[str, float], uuid: str, kind: str, pins: Wanted) ->
 
 
 def _lines(name: str, results: Sequence[Undone], applied: bool) -> Iterator[str]:
-    wanted = [each for each in results if each.changes and not each.doubtful]
+    wanted = [each for each in results if each.changes]
     if not wanted:
         return
     done = sum(each.done for each in wanted)
@@ -74,22 +73,6 @@ def _element(key: str) -> str:
     return "<emulatorpin>" if key == EMULATOR else f"<iothreadpin> of iothread{key}"
 
 
-def _remarks(result: Undone) -> Iterator[str]:
-    if result.error:
-        yield result.error
-    for key, (before, ours) in result.changes.items() if result.doubtful else ():
-        what = f"{_element(key)} {ours} was left alone: the definition was written anew since, so it may be your own"
-        yield f"{what}; if not, before emupin's there was {_by_hand(result.name, key, before)}"
-
-
-def _by_hand(name: str, key: str, before: str | None) -> str:
-    if before is None:
-        return "none: `virsh edit` takes it out"
-    command = "emulatorpin" if key == EMULATOR else "iothreadpin"
-    words = [name, *([] if key == EMULATOR else [key]), before, "--config"]
-    return f"{before}: `virsh {command} {shlex.join(words)}`"
-
-
 def _plain(name: str, results: Sequence[Undone]) -> dict[str, object]:
     changes = [
         {
@@ -98,7 +81,6 @@ def _plain(name: str, results: Sequence[Undone]) -> dict[str, object]:
             "before": ours,
             "after": before,
             "done": each.done,
-            "doubtful": each.doubtful,
         }
         for each in results
         for key, (before, ours) in each.changes.items()

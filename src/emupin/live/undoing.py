@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
     from emupin.base.jsonline import Json
     from emupin.guest.domain import Domain, Status
-    from emupin.node.former import Marks, Pins
+    from emupin.node.former import Pins
 
     Cpus = frozenset[int]
     Wanted = Mapping[str, Cpus | None]
@@ -57,8 +57,6 @@ class Undone:
     where: str
     changes: Mapping[str, tuple[str | None, str]] = field(default_factory=dict)
     done: bool = False
-    doubtful: bool = False
-    """The definition was written anew since: the pins may be somebody's that are like ours, and stay."""
     error: str = ""
     """What went wrong; where it is `done` all the same, with the threads."""
 
@@ -69,13 +67,13 @@ def undo(root: str, names: Sequence[str], means: Means | None) -> Iterator[Undon
     The trouble of one definition stops no other.
     """
     for name in names:
-        by = former.marks(root, name)
+        run = former.run_of(root, name)
         for kind, find in ((LIVE, _live), (PERSISTENT, _persistent)):
             try:
                 guest, status = find(root, name)
-                result = _look(root, kind, guest, status, by) if guest else None
+                result = _look(root, kind, guest, status, run) if guest else None
                 if result and guest:
-                    yield _put_back(root, kind, guest, status, result, by, means)
+                    yield _put_back(root, kind, guest, status, result, run, means)
             except EmupinError as error:
                 yield Undone(name, KINDS[kind], error=str(error))
 
@@ -95,12 +93,10 @@ def _persistent(root: str, name: str) -> tuple[Domain | None, None]:
     return (domainxml.read(read_file(path), path, frozenset()) if os.path.exists(path) else None), None
 
 
-def _look(root: str, kind: str, guest: Domain, status: Status | None, by: Marks) -> Undone | None:
+def _look(root: str, kind: str, guest: Domain, status: Status | None, run: str) -> Undone | None:
     """What there is to take back; None where there is nothing. Raises HostError."""
-    known, there = former.recall(root, guest.uuid or ""), former.pins_of(guest)
-    counted = former.counting(known, by).get(kind)
-    ours = counted or (known.get(kind) if kind == PERSISTENT else None)
-    before = former.to_put_back(there, ours) if ours else {}
+    known, there = former.counting(former.recall(root, guest.uuid or ""), run), former.pins_of(guest)
+    before = former.to_put_back(there, known[kind]) if kind in known else {}
     if not before:
         return None
     if status and None in before.values():  # A running guest's pin cannot be taken out: it gets what it would have.
@@ -108,13 +104,13 @@ def _look(root: str, kind: str, guest: Domain, status: Status | None, by: Marks)
         free = cpuset.text(guest.unpinned or host.balanced(host.within(guest.partition)))
         before = {key: pin or free for key, pin in before.items()}
     changes = {key: (pin, there[key] or "") for key, pin in before.items()}
-    return Undone(guest.name, KINDS[kind], changes, doubtful=counted is None)
+    return Undone(guest.name, KINDS[kind], changes)
 
 
 def _put_back(
-    root: str, kind: str, guest: Domain, status: Status | None, seen: Undone, by: Marks, means: Means | None
+    root: str, kind: str, guest: Domain, status: Status | None, seen: Undone, run: str, means: Means | None
 ) -> Undone:
-    if means is None or seen.doubtful:
+    if means is None:
         return seen
     uuid = guest.uuid or ""
     pins = {key: before for key, (before, _) in seen.changes.items()}
@@ -122,7 +118,7 @@ def _put_back(
     try:
         means.put_back(uuid, kind, wanted)
         seen = replace(seen, done=True)
-        former.forget(root, uuid, kind, by)
+        former.forget(root, uuid, kind, run)
         if status:
             _release(root, status, wanted.get(former.EMULATOR), means)
     except EmupinError as error:

@@ -1,7 +1,7 @@
 """What libvirt's definitions said before emupin recorded its pins: kept for each guest, so that it can be put back.
 
 A pin that is there and that emupin has not recorded is somebody's: it is what stood there before, whatever was before
-that. So what is kept counts for one run of the guest, or as long as nobody has written its persistent definition anew.
+that. What is kept of the live definition counts for that run of the guest.
 Kept below `/var/lib/emupin/former`, for the definitions outlive a boot.
 """
 
@@ -11,7 +11,7 @@ import contextlib
 
 from emupin.base import cpuset
 from emupin.base.errors import DomainError, HostError
-from emupin.base.files import DEFINITIONS, STATE, make_private_folder, read_bytes, replace_file
+from emupin.base.files import STATE, make_private_folder, read_bytes, replace_file
 from emupin.base.frozen import Frozen
 from emupin.base.jsonline import encode
 from emupin.base.system import os
@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     from emupin.guest.domain import Domain
 
     Pins = Mapping[str, str | None]
-    Marks = Mapping[str, str]
 
 LIVE, PERSISTENT = "live", "persistent"
 """Definitions of a guest."""
@@ -33,7 +32,6 @@ LIVE, PERSISTENT = "live", "persistent"
 FOLDER = f"{STATE}/former"
 EMULATOR = "emulator"
 """Among the keys of Pins, of which the others are numbers of iothreads."""
-
 
 START = 19
 """Of the fields of `/proc/PID/stat` behind the last `)`: when the process was started, in ticks since the boot."""
@@ -44,21 +42,18 @@ class Former(Frozen):
 
     before: Pins
     ours: Pins
-    mark: str = ""
-    """Of the definition as emupin left it; empty where that is in doubt, as in files without any."""
+    run: str = ""
+    """Of the guest, for its live definition; empty for the persistent one, and in files of before there was any."""
 
 
-def marks(root: str, name: str) -> dict[str, str]:
-    """What tells each definition that the guest `name` has from a later one: its process, and libvirt's file."""
-    found = {}
-    with contextlib.suppress(OSError):  # There is none, or it cannot be told: then nothing counts; likewise below.
-        status = os.stat(f"{root}{DEFINITIONS}/{name}.xml")
-        found[PERSISTENT] = f"{status.st_mtime_ns} {status.st_ino} {status.st_size}"
-    with contextlib.suppress(OSError, HostError, DomainError):
+def run_of(root: str, name: str) -> str:
+    """What tells this run of the guest `name` from a later one: its process. Empty where it does not run."""
+    try:
         pid = read_status_file(root, name).pid
         fields = read_bytes(f"{root}/proc/{pid}/stat").rpartition(b")")[2].split()
-        found[LIVE] = f"{pid} {int(fields[START])}"
-    return found
+    except (OSError, HostError, DomainError):  # Or where that cannot be told: nothing counts then.
+        return ""
+    return f"{pid} {int(fields[START])}"
 
 
 def recall(root: str, uuid: str) -> dict[str, Former]:
@@ -69,7 +64,7 @@ def recall(root: str, uuid: str) -> dict[str, Former]:
     try:
         found = json.loads(read_bytes(path))
         return {
-            kind: Former(dict(each["before"]), dict(each["ours"]), str(each.get("mark", "")))
+            kind: Former(dict(each["before"]), dict(each["ours"]), str(each.get("run", "")))
             for kind, each in found.items()
         }
     except FileNotFoundError:
@@ -80,14 +75,14 @@ def recall(root: str, uuid: str) -> dict[str, Former]:
         raise HostError(path, "is not what emupin writes", "remove it: what it remembers is lost") from None
 
 
-def counting(known: Mapping[str, Former], there: Marks) -> dict[str, Former]:
-    """What is `known` of definitions with the marks that are `there`.
+def counting(known: Mapping[str, Former], run: str) -> dict[str, Former]:
+    """What is `known` of the definitions that the guest has in this `run`.
 
-    A run in which nothing was recorded began with what the persistent definition said: with what emupin put there.
+    One in which nothing was recorded began with what the persistent definition said: with what emupin put there.
     """
-    found = {kind: each for kind, each in known.items() if each.mark and each.mark == there.get(kind)}
-    if LIVE in there and PERSISTENT in found:
-        found.setdefault(LIVE, found[PERSISTENT].replace(mark=there[LIVE]))
+    found = {kind: each for kind, each in known.items() if kind == PERSISTENT or (run and each.run == run)}
+    if run and PERSISTENT in found:
+        found.setdefault(LIVE, found[PERSISTENT].replace(run=run))
     return found
 
 
@@ -97,19 +92,17 @@ def pins_of(guest: Domain) -> Pins:
     return {**pins, **({EMULATOR: cpuset.format(guest.emulatorpin)} if guest.emulatorpin else {})}
 
 
-def remember(root: str, uuid: str, kind: str, there: Pins, ours: Pins, by: Marks) -> None:
-    """Note that emupin puts the pins `ours` where `there` are, in a definition that is known `by` its mark.
+def remember(root: str, uuid: str, kind: str, there: Pins, ours: Pins, run: str) -> None:
+    """Note that emupin puts the pins `ours` where `there` are, in a definition of the guest in this `run`.
 
     Raises HostError.
     """
-    recalled = recall(root, uuid)
-    known = counting(recalled, by)
-    former = known.get(kind) or (recalled.get(kind) if kind == PERSISTENT else None) or Former({}, {})
+    known = counting(recall(root, uuid), run)
+    former = known.get(kind, Former({}, {}))
     kept = [key for key in former.ours if _is_ours(key, there, former)]
     before = {**{key: there.get(key) for key in ours}, **{key: former.before[key] for key in kept}}
-    in_doubt = kept and kind not in known
-    now = Former(before, {**{key: former.ours[key] for key in kept}, **ours}, "" if in_doubt else by.get(kind, ""))
-    _keep(root, uuid, {**known, kind: now})
+    ours = {**{key: former.ours[key] for key in kept}, **ours}
+    _keep(root, uuid, {**known, kind: Former(before, ours, run if kind == LIVE else "")})
 
 
 def _is_ours(key: str, there: Pins, former: Former) -> bool:
@@ -125,16 +118,9 @@ def to_put_back(there: Pins, former: Former) -> dict[str, str | None]:
     }
 
 
-def mark(root: str, uuid: str, kind: str, by: str) -> None:
-    """Note how the definition is known now that emupin has changed it, unless it is in doubt. Raises HostError."""
-    known = recall(root, uuid)
-    if kind in known and known[kind].mark:
-        _keep(root, uuid, {**known, kind: known[kind].replace(mark=by)})
-
-
-def forget(root: str, uuid: str, kind: str, by: Marks) -> None:
-    """Keep of what is known `by` the marks of before all but one definition's. Raises HostError."""
-    known = counting(recall(root, uuid), by)
+def forget(root: str, uuid: str, kind: str, run: str) -> None:
+    """Keep of what counts in this `run` all but one definition's. Raises HostError."""
+    known = counting(recall(root, uuid), run)
     known.pop(kind, None)
     _keep(root, uuid, known)
 
@@ -159,7 +145,7 @@ def _remove(path: str) -> None:
 def _keep(root: str, uuid: str, known: dict[str, Former]) -> None:
     path = _path(root, uuid)
     plain: dict[str, Json] = {
-        kind: {"before": dict(each.before), "ours": dict(each.ours), "mark": each.mark} for kind, each in known.items()
+        kind: {"before": dict(each.before), "ours": dict(each.ours), "run": each.run} for kind, each in known.items()
     }
     try:
         if not plain:

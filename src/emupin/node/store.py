@@ -57,7 +57,7 @@ def _last_good(root: str, problem: str) -> Found:
     except FileNotFoundError:
         return Found(None, (f"{problem} (there is no earlier valid one: no policy is in force)",))
     except PermissionError:
-        return Found(None, (f"{problem} (the last good policy cannot be read either)",))
+        return Found(None, (f"{problem} (only root can see whether there is an earlier valid one)",))
     except (OSError, PolicyError) as error:
         why = error if isinstance(error, PolicyError) else f"{error.filename}: cannot be read: {error.strerror}"
         return Found(None, (f"{problem} (no policy is in force)", f"the last good policy cannot be used: {why}"))

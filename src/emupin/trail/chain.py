@@ -243,9 +243,11 @@ def _check_heads(walk: _Walk, kept: str | None, exported: Sequence[Head]) -> Ite
     for head in exported:
         yield from _check_end(walk, head.digest, "--head", place)
         yield from _check_count(walk, head)
+    if kept or exported:
+        return
     if not walk.entries:
         yield Finding(place, MISSING, "there is no entry, so nothing is proved")
-    elif not kept and not exported:
+    else:
         yield Finding(place, HEAD_REMARK, "no head to compare with: lines removed at the end would go unnoticed")
 
 
