@@ -123,18 +123,19 @@ class Ledger(Book):
     def _adopt(self, newcomers: dict[str, Domain]) -> None:
         """Running guests without a claim, whose ledger was lost or that started before us, keep what they have.
 
-        Who does not know policy and host cannot tell: they stay newcomers, for the next one to look at.
+        Who does not know the policy cannot tell: they stay newcomers, for the next one to look at. Raises HostError.
         """
-        if self.policy is None or self.host is None:
+        if self.policy is None:
             for name in newcomers:
                 self.records[name] = tuple(RunningGuest(*self.records[name]).replace(stamp=NEVER).__dict__.values())
             return
+        from emupin.engine.hostcache import read_cached
         from emupin.node.adoption import adopt
 
         for name in newcomers:
             self._look_at(name)
         found = [(RunningGuest(*self.records[name]), guest) for name, guest in newcomers.items()]
-        adopt(self, found, self.policy, self.host)
+        adopt(self, found, self.policy, self.host or read_cached(self.root))
 
     def _look_at(self, name: str) -> None:
         """See where the emulator threads of one guest are now."""
