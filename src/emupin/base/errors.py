@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from emupin.base.system import os
+
 
 class EmupinError(Exception):
     """Bad input or a bad host, never a bug.
@@ -18,9 +20,14 @@ class EmupinError(Exception):
         return f"{text}; {self.hint}" if self.hint else text
 
 
+def needs_root(error: Exception) -> bool:
+    """Whether it is only that an ordinary user asks. What is denied to root (by SELinux, say) has another cause."""
+    return isinstance(error, PermissionError) and os.geteuid() != 0
+
+
 def hint(error: OSError, otherwise: str) -> str:
     """What to do about `error`."""
-    return "run it as root" if isinstance(error, PermissionError) else otherwise
+    return "run it as root" if needs_root(error) else otherwise
 
 
 class DomainError(EmupinError):

@@ -11,7 +11,7 @@ import sys
 
 from emupin.base import cached
 from emupin.base.digest import hex_digest
-from emupin.base.errors import PolicyError, hint
+from emupin.base.errors import PolicyError, hint, needs_root
 from emupin.base.files import RUN, STATE, policy_path, read_bytes, read_trusted, replace_file
 from emupin.base.frozen import Frozen
 from emupin.base.kept import POLICIES_KEPT, keep, place
@@ -56,9 +56,9 @@ def _last_good(root: str, problem: str) -> Found:
         return found.replace(problems=(f"{problem} (the last good policy stays in force)", *found.problems))
     except FileNotFoundError:
         return Found(None, (f"{problem} (there is no earlier valid one: no policy is in force)",))
-    except PermissionError:
-        return Found(None, (f"{problem} (only root can see whether there is an earlier valid one)",))
     except (OSError, PolicyError) as error:
+        if needs_root(error):
+            return Found(None, (f"{problem} (only root can see whether there is an earlier valid one)",))
         why = error if isinstance(error, PolicyError) else f"{error.filename}: cannot be read: {error.strerror}"
         return Found(None, (f"{problem} (no policy is in force)", f"the last good policy cannot be used: {why}"))
 
@@ -75,7 +75,7 @@ def _load(root: str, source: bytes, path: str) -> Found:
         replace_file(root + LAST_GOOD, name.encode() + b"\n")
         cached.write(compiled, SHAPE, policy.to_plain())
     except OSError as error:
-        if isinstance(error, PermissionError) and os.geteuid() != 0:  # An ordinary user asks: nothing is broken.
+        if needs_root(error):  # Nothing is broken.
             return Found(policy)
         problem = f"{error.filename}: {error.strerror}; the policy is compiled on every call until this is fixed"
         return Found(policy, (problem,))
