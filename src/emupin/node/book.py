@@ -206,16 +206,21 @@ class Book:
         """
         mine = self.claims.get(uuid or "")
         kept = ~mine.alone if mine else -1
-        promised = {owner: claim.cpus | claim.vhost for owner, claim in self.claims.items() if claim.cpus}
-        found = {owner: start.emulator & kept for owner, start in self.starting.items() if owner not in promised}
+        found = {owner: start.emulator & kept for owner, start in self.starting.items() if not self._promised(owner)}
         for owner, _, _, _, _, recorded, seen, floats in self.records.values():
             if floats or seen < 0:
                 found[owner] = recorded & kept
             else:
-                found[owner] = seen if owner in promised and not seen & ~promised[owner] else recorded & kept | seen
+                promised = self._promised(owner) if recorded & ~seen else 0
+                found[owner] = seen if promised and not seen & ~promised else recorded & kept | seen
         for owner, claim in self.claims.items():
             found[owner] = found.get(owner, 0) | claim.cpus | claim.vhost | claim.former
         return found
+
+    def _promised(self, uuid: str) -> int:
+        """The CPUs that the guest's emulator threads and workers were given; 0 where they stay where they are."""
+        claim = self.claims.get(uuid)
+        return claim.cpus | claim.vhost if claim and claim.cpus else 0
 
     def holds_alone(self, uuid: str | None, cpus: Cpus) -> bool:
         claim = self.claims.get(uuid or "")
