@@ -203,17 +203,22 @@ def test_an_incoming_migration_is_waited_for_with_a_faked_libvirt(guest: FakeDom
     assert guest.pins == {LIVE: "2", CONFIG: "2"}
 
 
+def run_on_cpu_2(root: Path, uuid: str, alone: bool) -> None:
+    """A guest that runs and was given CPU 2, all to itself where it is `alone`."""
+    folder = root / "run/libvirt/qemu"
+    folder.mkdir(parents=True)
+    (folder / f"{uuid}.xml").write_text(f"<domstatus pid='1'>{domain_xml(uuid, uuid=uuid)}</domstatus>")
+    with Ledger(str(root), RULES) as ledger:
+        ledger.claim(uuid, frozenset((2,)), dedicated=alone)
+        ledger.save()
+
+
 @pytest.mark.parametrize("taken_back", [False, True])
 def test_an_order_is_void_that_a_later_decision_has_overtaken_with_a_faked_libvirt(
     guest: FakeDomain, tmp_path: Path, taken_back: bool
 ) -> None:
     """It waits for a migration to end, the policy changes, and `apply` decides anew: other CPUs, or none."""
-    folder = tmp_path / "run/libvirt/qemu"
-    folder.mkdir(parents=True)
-    (folder / "nfv-1.xml").write_text(f"<domstatus pid='1'>{domain_xml()}</domstatus>")
-    with Ledger(str(tmp_path), RULES) as ledger:
-        ledger.claim(UUID, frozenset((2,)), dedicated=False)
-        ledger.save()
+    run_on_cpu_2(tmp_path, UUID, alone=False)
     assert list(record(tmp_path, order(persist=False))) == ["live"], "while its decision holds it is carried out"
     guest.pins[LIVE] = "3"
     with Ledger(str(tmp_path), RULES) as ledger:
@@ -396,12 +401,7 @@ def test_a_guest_that_the_ledger_does_not_know_is_recorded_unless_its_cpus_are_a
     tmp_path: Path, alone: bool
 ) -> None:
     """The ledger was lost, or /run was full when it was to be noted."""
-    folder = tmp_path / "run/libvirt/qemu"
-    folder.mkdir(parents=True)
-    (folder / "other.xml").write_text(f"<domstatus pid='1'>{domain_xml('other', uuid=OTHER)}</domstatus>")
-    with Ledger(str(tmp_path), RULES) as ledger:
-        ledger.claim(OTHER, frozenset((2,)), dedicated=alone)
-        ledger.save()
+    run_on_cpu_2(tmp_path, OTHER, alone)
     assert list(record(tmp_path, order(persist=False))) == ([] if alone else ["live"])
 
 
