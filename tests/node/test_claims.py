@@ -426,6 +426,12 @@ def test_what_threads_are_on_stays_theirs_when_the_ledger_is_lost(
     first, second = f"{{name: a, match: {{name: nfv-a}}, {rule}}}", "{name: b, placement: pool}"
     host.set_policy(f"version: 1\nhost: {{pool: 64-67}}\nrules:\n  - {first}\n  - {second}\n")
     run(host, guest, emulator)
+    show_process(host, emulator, vhost)
+    assert placed(host, B) == left
+
+
+def show_process(host: Host, emulator: str, vhost: str) -> None:
+    """Where the kernel says that the threads of every guest are: they all name one process."""
     process = "proc/999999999"
     for thread, name, cpus in (
         (process, "qemu", emulator),
@@ -435,7 +441,20 @@ def test_what_threads_are_on_stays_theirs_when_the_ledger_is_lost(
         host.write(f"{thread}/status", f"Name:\t{name}\nCpus_allowed_list:\t{cpus}\nMems_allowed:\t1\n")
         host.write(f"{thread}/cgroup", "4:cpu:/machine/x\n")
     (host.root / process / "fd").mkdir()
-    assert placed(host, B) == left
+
+
+def test_a_cpu_is_nobody_elses_until_the_last_of_those_who_may_have_it_has_left(host: Host) -> None:
+    """Whose it was is lost with the ledger: libvirt may have started one guest where the other was alone."""
+    rules = "{name: alone, match: {name: 'nfv-[!c]'}, placement: [dedicated]}, {name: pool, placement: pool}"
+    host.set_policy(f"version: 1\nhost: {{pool: 64-66}}\nrules: [{rules}]\n")
+    for guest in (A, B):
+        run(host, guest, "64")
+    show_process(host, "64", "64")
+    assert placed(host, C) == "65-66"
+    release(host, A)
+    assert placed(host, C) == "65-66"
+    release(host, B)
+    assert placed(host, C) == "64-66"
 
 
 def test_guests_that_libvirt_starts_all_over_the_pool_get_cpus_of_their_own(host: Host) -> None:
