@@ -44,7 +44,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any, Callable
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
 if __name__ == "__main__":
     sys.path[:0] = [str(Path(__file__).parents[1]), str(Path(__file__).parents[2] / "src")]
@@ -61,7 +61,7 @@ Cpus = frozenset[int]
 CPUS = frozenset(range(16))
 POOL = frozenset(range(8, 13))
 NAMES = ("nfv-0", "nfv-1", "nfv-2", "pair-3", "web-4", "web-5", "fix-6", "any-7")
-EMULATOR, WORKER, VCPU = 0, 1, 10
+EMULATOR, WORKER, VHOST, VCPU = 0, 1, 2, 10
 """Threads of a guest by what is added to its process id; a vCPU's by its number more."""
 
 POLICIES: dict[str, dict[str, str]] = {
@@ -70,15 +70,27 @@ POLICIES: dict[str, dict[str, str]] = {
     "shared": {"nfv-*": "pool", "pair-*": "pool", "web-*": "dedicated vcpu:0", "fix-*": "cpus:8-9"},
     "few": {"nfv-0": "dedicated", "web-*": "pool", "*": "keep"},
     "vcpu": {"*": "vcpu:0"},
+    "apart": {
+        "nfv-*": "dedicated / dedicated",
+        "pair-*": "vcpu:0 / dedicated:2",
+        "web-*": "pool / dedicated",
+        "*": "pool",
+    },
+    "half": {"nfv-*": "dedicated / pool", "pair-*": "pool / pool", "web-*": "dedicated:2 vcpu:0 / vcpu:0", "*": "keep"},
 }
-"""Placements by name: the rules of each policy. None has both `dedicated` and `pool`: where threads are tells which."""
+"""Placements by name: the rules of each policy, those of vhost workers behind a stroke.
+
+No side has both `dedicated` and `pool`: where threads are tells which.
+"""
 
 
 def policy_json(name: str, refuse: bool, pool: Cpus) -> str:
-    rules = [
-        {"name": f"rule-{at}", "match": {"name": pattern}, "placement": placement.split()}
-        for at, (pattern, placement) in enumerate(POLICIES[name].items())
-    ]
+    rules: list[dict[str, Any]] = []
+    for pattern, placements in POLICIES[name].items():
+        own, _, vhost = placements.partition(" / ")
+        rules.append({"name": f"rule-{len(rules)}", "match": {"name": pattern}, "placement": own.split()})
+        if vhost:
+            rules[-1]["vhost"] = vhost.split()
     defaults = {"on_failure": "refuse" if refuse else "start"}
     return json.dumps({"version": 1, "host": {"pool": cpuset.format(pool)}, "defaults": defaults, "rules": rules})
 
@@ -106,6 +118,8 @@ class Guest:
     plugged: int
     pin: str | None
     """Of the persistent definition."""
+    vhost: bool
+    """It has a vhost worker, which is a thread of its process (Linux 6.4)."""
     live_pin: str | None = None
     pending: bool = False
     running: bool = False
@@ -131,16 +145,29 @@ class Guest:
         """The CPUs that it has alone, each with the event since which it was given them."""
         return {cpu: self.given[cpu] for thread in self.emulators.values() if thread.alone for cpu in thread.cpus}
 
-    def share(self) -> None:
-        """It has nothing alone."""
-        self.given.clear()
-        for thread in self.emulators.values():
+    @property
+    def workers(self) -> list[Thread]:
+        """Of vhost."""
+        return [self.threads[self.pid + VHOST]] if self.vhost and self.threads else []
+
+    @property
+    def others(self) -> list[Thread]:
+        """The emulator threads without those."""
+        return [thread for tid, thread in self.emulators.items() if tid != self.pid + VHOST]
+
+    def share(self, threads: list[Thread], now: int) -> None:
+        """These have nothing alone."""
+        for thread in threads:
             thread.alone = False
+        self._take_stock(now)
 
     def put(self, tid: int, cpus: Cpus, alone: bool, now: int) -> None:
         """emupin has put a thread there."""
         self.threads[tid] = Thread(cpus, "emupin", now, alone)
-        kept = frozenset().union(*(thread.cpus for thread in self.emulators.values() if thread.alone))
+        self._take_stock(now)
+
+    def _take_stock(self, now: int) -> None:
+        kept = together(thread for thread in self.emulators.values() if thread.alone)
         self.given = {cpu: self.given.get(cpu, now) for cpu in kept}
 
     def xml(self, pin: str | None, live: bool = False) -> str:
@@ -158,6 +185,10 @@ class Guest:
     def vcpu_allowed(self, vcpu: int) -> Cpus:
         text = self.pins.get(vcpu, self.cpuset)
         return cpuset.parse(text) if text else CPUS
+
+
+def together(threads: Iterable[Thread]) -> Cpus:
+    return frozenset().union(*(thread.cpus for thread in threads))
 
 
 class ViolationError(Exception):
@@ -191,12 +222,15 @@ class World:
         pins = {0: str(first), 1: str(first + 1)}
         confined = None
         if kind == 1:
-            confined = self.chance.choice((f"{first}-{first + 1}", "9", "11"))
+            confined = self.chance.choice((f"{first}-{first + 1}", "9", "11", "8-12"))
             pins = {0: str(first)}
         if kind == 2:
-            confined = self.chance.choice(("10", "4-5", "11-12"))
+            confined = self.chance.choice(("10", "4-5", "11-12", "8-12"))
+        if confined == "8-12" and self.chance.random() < 0.5:
+            pins = {}
         pin = self.chance.choice((None, None, f"{first}-{first + 1}", "8", "9-10"))
-        return Guest(number, name, pins, confined, 2, self.chance.choice((1, 2)) if kind == 1 else 2, pin)
+        plugged, vhost = self.chance.choice((1, 2)) if kind == 1 else 2, self.chance.random() < 0.7
+        return Guest(number, name, pins, confined, 2, plugged, pin, vhost)
 
     def write(self, path: str, text: str) -> None:
         file = self.root / path
@@ -228,7 +262,7 @@ class World:
         """libvirt puts the threads where the XML says, then writes the status file."""
         guest.pending, guest.running, guest.runs, guest.live_pin = False, True, guest.runs + 1, pin
         start = cpuset.parse(pin or guest.cpuset or cpuset.format(CPUS))
-        for offset in (EMULATOR, WORKER):
+        for offset in (EMULATOR, WORKER, *([VHOST] if guest.vhost else [])):
             guest.threads[guest.pid + offset] = Thread(start, since=self.now)
         for vcpu in range(guest.plugged):
             guest.threads[guest.pid + VCPU + vcpu] = Thread(guest.vcpu_allowed(vcpu), since=self.now)
@@ -241,7 +275,8 @@ class World:
 
     def show(self, guest: Guest, tid: int) -> None:
         offset = tid - guest.pid
-        name = {EMULATOR: "qemu-system-x86", WORKER: "vnc_worker"}.get(offset, f"CPU {offset - VCPU}/KVM")
+        names = {EMULATOR: "qemu-system-x86", WORKER: "vnc_worker", VHOST: f"vhost-{guest.pid}"}
+        name = names.get(offset, f"CPU {offset - VCPU}/KVM")
         group = "emulator" if offset < VCPU else f"vcpu{offset - VCPU}"
         listed = cpuset.format(guest.threads[tid].cpus)
         text = f"Name:\t{name}\nPid:\t{tid}\nCpus_allowed_list:\t{listed}\nMems_allowed_list:\t0\n"
@@ -288,10 +323,19 @@ class World:
             )
         self._take_over(log.read_text(), what.startswith("record"))
         for each in self.guests if what == "apply" else [guest]:
-            if each.alone and (killed or self._succeeded(each)) and self.placement(each) in ("pool", "cpus", "vcpu"):
-                each.share()
+            if each.alone and (killed or self._succeeded(each)):
+                self._share_by_decision(each)
         self.check()
         return None if killed else output.read_bytes()
+
+    def _share_by_decision(self, guest: Guest) -> None:
+        """Workers go with the other threads where no place of their own is to be had."""
+        if self.placement(guest) in ("pool", "cpus", "vcpu"):
+            guest.share(guest.others, self.now)
+        alone = any(thread.alone for thread in guest.others)
+        beside = not alone and any(thread.cpus == together(guest.others) for thread in guest.workers)
+        if beside or self.placement(guest, VHOST) in ("pool", "cpus", "vcpu"):
+            guest.share(guest.workers, self.now)
 
     def _take_over(self, log: str, records: bool) -> None:
         """What the process did to threads and definitions, and what it left behind to be recorded.
@@ -301,9 +345,9 @@ class World:
         for line in log.splitlines():
             kind, *words = json.loads(line)
             if kind == "thread":
-                tid, cpus, dedicates = words
+                tid, cpus = words
                 guest = next(each for each in self.guests if tid in each.threads)
-                alone = dedicates and len(cpus) == dedicates and set(cpus) <= self.pool
+                alone = len(cpus) == self.dedicates(guest, tid - guest.pid) and self.pool.issuperset(cpus)
                 if records:
                     alone = guest.given.keys() >= set(cpus)
                 guest.put(tid, frozenset(cpus), alone, self.now)
@@ -318,15 +362,19 @@ class World:
                     guest.pin = words[1]
                     self.write(f"etc/libvirt/qemu/{guest.name}.xml", guest.xml(guest.pin))
 
-    def dedicates(self, guest: Guest) -> int:
-        """How many CPUs."""
-        return {"dedicated": 1, "dedicated:2": 2}.get(self.placement(guest, whole=True), 0)
+    def dedicates(self, guest: Guest, offset: int = EMULATOR) -> int:
+        """How many CPUs the policy in force gives alone to such a thread of the guest."""
+        return {"dedicated": 1, "dedicated:2": 2}.get(self._first(guest, offset), 0)
 
-    def placement(self, guest: Guest, whole: bool = False) -> str:
-        """The first one that the policy in force has for it, or the word of it."""
+    def placement(self, guest: Guest, offset: int = EMULATOR) -> str:
+        """The word of the first placement that the policy in force has for such a thread of the guest."""
+        return self._first(guest, offset).partition(":")[0]
+
+    def _first(self, guest: Guest, offset: int) -> str:
         rules = POLICIES[self.policy_name].items()
         placements = next((each for pattern, each in rules if fnmatchcase(guest.name, pattern)), "keep")
-        return placements.split()[0] if whole else placements.split()[0].partition(":")[0]
+        own, _, vhost = placements.partition(" / ")
+        return (vhost if vhost and offset == VHOST else own).split()[0]
 
     def _succeeded(self, guest: Guest) -> bool:
         """Whether the last decision for the guest came to something, as the audit trail has it."""
@@ -337,9 +385,10 @@ class World:
 
     def _forget_who_was_alone(self) -> None:
         for guest in self.guests:
-            together = frozenset().union(*(thread.cpus for thread in guest.emulators.values()))
-            if len(together) != self.dedicates(guest) or not together <= self.pool:
-                guest.share()
+            for threads, offset in ((guest.others, EMULATOR), (guest.workers, VHOST)):
+                cpus = together(threads)
+                if len(cpus) != self.dedicates(guest, offset) or not cpus <= self.pool:
+                    guest.share(threads, self.now)
 
     # -- the oracle ----------------------------------------------------------------------------------------------------
 
@@ -618,7 +667,7 @@ def _pretend(world: World, log: Path) -> None:
             raise ProcessLookupError(3, "No such process")
         guest.threads[tid] = Thread(frozenset(cpus))
         world.show(guest, tid)
-        note("thread", tid, sorted(cpus), world.dedicates(guest))
+        note("thread", tid, sorted(cpus))
         _pretending = False
 
     def start(*_: Any) -> None:

@@ -26,3 +26,9 @@ def test_the_oracle_notices_a_ledger_that_forgets(tmp_path: Path, monkeypatch: p
     monkeypatch.setattr(Claim, "alone", property(lambda claim: claim.cpus if claim.dedicated else 0))
     with pytest.raises(model.ViolationError, match="alone since"):
         model.run(tmp_path, 3000, 1)
+
+
+def test_the_oracle_notices_vhost_workers_that_are_forgotten(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Claim, "promised_alone", property(lambda claim: claim.cpus if claim.dedicated else 0))
+    with pytest.raises(model.ViolationError, match="alone since"):
+        model.run(tmp_path, 3000, 3)
