@@ -370,10 +370,12 @@ class World:
         """The word of the first placement that the policy in force has for such a thread of the guest."""
         return self._first(guest, offset).partition(":")[0]
 
-    def _first(self, guest: Guest, offset: int) -> str:
+    def _rule(self, guest: Guest) -> str:
         rules = POLICIES[self.policy_name].items()
-        placements = next((each for pattern, each in rules if fnmatchcase(guest.name, pattern)), "keep")
-        own, _, vhost = placements.partition(" / ")
+        return next((placements for pattern, placements in rules if fnmatchcase(guest.name, pattern)), "keep")
+
+    def _first(self, guest: Guest, offset: int) -> str:
+        own, _, vhost = self._rule(guest).partition(" / ")
         return (vhost if vhost and offset == VHOST else own).split()[0]
 
     def _succeeded(self, guest: Guest) -> bool:
@@ -385,10 +387,12 @@ class World:
 
     def _forget_who_was_alone(self) -> None:
         for guest in self.guests:
-            for threads, offset in ((guest.others, EMULATOR), (guest.workers, VHOST)):
-                cpus = together(threads)
+            threads = list(guest.emulators.values())
+            apart = " / " in self._rule(guest)
+            for each, offset in ((guest.others, EMULATOR), (guest.workers, VHOST)) if apart else ((threads, EMULATOR),):
+                cpus = together(each)
                 if len(cpus) != self.dedicates(guest, offset) or not cpus <= self.pool:
-                    guest.share(threads, self.now)
+                    guest.share(each, self.now)
 
     # -- the oracle ----------------------------------------------------------------------------------------------------
 

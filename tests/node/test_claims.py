@@ -416,9 +416,10 @@ def test_a_guest_on_whole_cores_keeps_what_it_has_whatever_call_is_the_first(hos
     [
         ("placement: [dedicated], vhost: [dedicated]", A, "64", "65", "66-67"),
         ('placement: ["vcpu:0"], vhost: [dedicated]', A, "2", "65", "64,66-67"),
+        ("placement: [pool], vhost: [dedicated]", A, "64-67", "65", "64,66-67"),
         ("placement: [dedicated]", replace(A, pins={}, vcpus=2, vcpu_attributes="cpuset='2-127'"), "64", "64", "65-67"),
     ],
-    ids=["both", "vhost workers", "its vCPUs float"],
+    ids=["both", "vhost workers", "vhost workers on a CPU of the others", "its vCPUs float"],
 )
 def test_what_threads_are_on_stays_theirs_when_the_ledger_is_lost(
     host: Host, rule: str, guest: GuestXml, emulator: str, vhost: str, left: str

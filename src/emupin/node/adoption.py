@@ -55,8 +55,8 @@ def _claim(ledger: Ledger, running: RunningGuest, guest: Domain, policy: Policy,
 
     cpus, vhost = running.seen if running.seen > 0 else to_mask(guest.emulatorpin or ()), 0
     if rule.vhost and running.seen > 0 and (main := guestthreads.main_thread(ledger.root, running.pid)) > 0:
-        cpus, vhost = main, running.seen & ~main
-    dedicated, apart = is_alone(cpus, rule.placement), is_alone(vhost, rule.vhost)
+        cpus, vhost = main, guestthreads.vhost_workers(ledger.root, running.pid)
+    dedicated, apart = is_alone(cpus, rule.placement), vhost != cpus and is_alone(vhost, rule.vhost)
     if not dedicated and not apart:
         return None
     return Claim(cpus, dedicated, ledger.now, vhost=vhost if apart else 0, vhost_dedicated=apart)

@@ -73,6 +73,15 @@ def main_thread(root: str, pid: int) -> int:
     return _thread(root, f"/proc/{pid}", pid)
 
 
+def vhost_workers(root: str, pid: int) -> int:
+    """Where the vhost workers of a process may run, all together; 0 where it has none, or there is no such process."""
+    try:
+        found = read_threads(root, pid, nobody(pid))
+    except HostError:
+        return 0
+    return to_mask(frozenset().union(*(thread.allowed for thread in found if thread.kind == VHOST)))
+
+
 def of_process(root: str, pid: int) -> set[int]:
     """The different masks of all threads of a process, whatever they are; none where there is no such process."""
     try:
