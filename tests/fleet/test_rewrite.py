@@ -176,6 +176,20 @@ def test_order_does_not_depend_on_jobs(root: Path, folder: Path, jobs: str) -> N
     assert all(path.read_bytes() == CHANGED for path in folder.glob("*/???.xml"))
 
 
+def test_libvirts_folder_of_definitions(root: Path, folder: Path) -> None:
+    """With its links to guests that start by themselves, and its networks; those are documents of their own."""
+    qemu = folder / "qemu"
+    write(qemu / "a.xml", guest())
+    write(qemu / "networks/default.xml", b"<network><name>default</name></network>")
+    (qemu / "autostart").mkdir()
+    (qemu / "autostart/a.xml").symlink_to("../a.xml")
+    done = emupin(root, "rewrite", "--check", qemu)
+    assert (done.returncode, done.stdout, done.stderr) == (1, f"{qemu}/a.xml\n".encode(), b"")
+    for words in ([qemu / "networks"], [qemu / "networks/default.xml"], [qemu, qemu / "networks/default.xml"]):
+        done = emupin(root, "rewrite", "--check", *words)
+        assert (done.returncode, done.stderr.count(b"the root element is <network>")) == (2, 1)
+
+
 def test_empty_folder(root: Path, folder: Path) -> None:
     done = emupin(root, "rewrite", "--check", folder)
     assert (done.returncode, done.stdout, done.stderr) == (0, b"", b"there is no *.xml file\n")

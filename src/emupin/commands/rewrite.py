@@ -21,7 +21,8 @@ if TYPE_CHECKING:
 
 EPILOG = """\
 Without a file, or with `-`, the XML comes from stdin. Without an option the result of one document goes to stdout.
-A folder stands for every *.xml file below it; hidden files and links to folders are left out.
+A folder stands for every *.xml file below it; hidden files, links to folders and libvirt's networks (qemu/networks) are
+left out.
 The guests that run on this machine, or did when `--host FILE` was recorded, keep the CPUs that they hold. Each file is
 decided as if its guest were the only one to start; with --together they start on one host, in the order of the files,
 and stderr says how many more guests would fit.

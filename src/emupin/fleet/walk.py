@@ -14,11 +14,15 @@ if TYPE_CHECKING:
 
 SUFFIX = ".xml"
 
+NETWORKS = "/qemu/networks"
+"""How the folder ends that libvirt keeps its networks in, below the definitions of its guests."""
+
 
 def files(arguments: Iterable[str], report: Report) -> Iterator[str]:
     """The path of each file, found as late as possible, in the order of the arguments and sorted within a folder.
 
-    Hidden files and links to folders are skipped below a folder. What cannot be read goes to `report`.
+    Hidden files, links to folders and libvirt's networks are skipped below a folder. What cannot be read goes to
+    `report`.
     """
     walk = _Walk(report)
     for argument in arguments:
@@ -52,10 +56,11 @@ class _Walk:
         return name.endswith(SUFFIX) and not name.startswith(".") and self.is_walked(folder or "/")
 
     def is_walked(self, folder: str) -> bool:
-        """Whether `folder` is one of the folders, or below one without a hidden one between."""
+        """Whether `folder` is one of the folders, or below one without one between that is skipped."""
         while folder not in self.folders:
+            skipped = folder.endswith(NETWORKS)
             folder, _, name = folder.rpartition("/")
-            if not name or name.startswith("."):
+            if skipped or not name or name.startswith("."):
                 return False
             folder = folder or "/"
         return True
@@ -78,7 +83,7 @@ class _Walk:
         for entry in visible:
             inner = f"{real.rstrip('/')}/{entry.name}"
             if entry.is_dir(follow_symlinks=False):
-                if inner not in done:
+                if inner not in done and not inner.endswith(NETWORKS):
                     yield from self.below(entry.path, inner, done)
             elif entry.name.endswith(SUFFIX) and self.is_wanted(entry, inner):
                 yield entry.path
