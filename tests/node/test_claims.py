@@ -287,6 +287,9 @@ def test_a_worker_that_a_hand_has_moved_is_found_before_a_cpu_is_given_alone(hos
     threads[4243] = "vnc_worker", "66"
     show()
     assert placed(host, C) == "67"
+    threads[4243] = "vnc_worker", "67"
+    show()
+    assert placed(host, C) == "66"  # It does not run yet.
 
 
 def of_another_python(path: Path) -> None:
