@@ -155,6 +155,12 @@ class Guest:
         """The emulator threads without those."""
         return [thread for tid, thread in self.emulators.items() if tid != self.pid + VHOST]
 
+    @property
+    def workers_go_along(self) -> bool:
+        """They are where the others are, which share that."""
+        alone = any(thread.alone for thread in self.others)
+        return not alone and any(thread.cpus == together(self.others) for thread in self.workers)
+
     def share(self, threads: list[Thread], now: int) -> None:
         """These have nothing alone."""
         for thread in threads:
@@ -332,9 +338,7 @@ class World:
         """Workers go with the other threads where no place of their own is to be had."""
         if self.placement(guest) in ("pool", "cpus", "vcpu"):
             guest.share(guest.others, self.now)
-        alone = any(thread.alone for thread in guest.others)
-        beside = not alone and any(thread.cpus == together(guest.others) for thread in guest.workers)
-        if beside or self.placement(guest, VHOST) in ("pool", "cpus", "vcpu"):
+        if guest.workers_go_along or self.placement(guest, VHOST) in ("pool", "cpus", "vcpu"):
             guest.share(guest.workers, self.now)
 
     def _take_over(self, log: str, records: bool) -> None:
@@ -393,6 +397,8 @@ class World:
                 cpus = together(each)
                 if len(cpus) != self.dedicates(guest, offset) or not cpus <= self.pool:
                     guest.share(each, self.now)
+            if guest.workers_go_along:
+                guest.share(guest.workers, self.now)
 
     # -- the oracle ----------------------------------------------------------------------------------------------------
 
