@@ -290,6 +290,10 @@ def test_a_worker_that_a_hand_has_moved_is_found_before_a_cpu_is_given_alone(hos
     threads[4243] = "vnc_worker", "67"
     show()
     assert placed(host, C) == "66"  # It does not run yet.
+    threads[4243] = "vnc_worker", "66"
+    show()
+    run(host, C)
+    assert placed(host, C, "migrate") == "67"  # It is not there yet.
 
 
 def of_another_python(path: Path) -> None:

@@ -222,11 +222,6 @@ class Book:
         claim = self.claims.get(uuid)
         return claim.cpus | claim.vhost if claim and claim.cpus else 0
 
-    def holds_alone(self, uuid: str | None, cpus: Cpus) -> bool:
-        """Whether the guest runs, and has exactly those: others may come to what is only promised."""
-        claim = self.claims.get(uuid or "")
-        return claim is not None and claim.promised_alone == to_mask(cpus) and uuid in self.running
-
     def claim(
         self, uuid: str, cpus: Cpus, dedicated: bool, vhost: Cpus | None = None, vhost_dedicated: bool = False
     ) -> None:

@@ -167,6 +167,17 @@ class Ledger(Book):
 
         return guestthreads.main_thread(self.root, pid) != seen
 
+    def holds_alone(self, uuid: str, cpus: Cpus) -> bool:
+        """Whether the guest has exactly those, and is there: others may come to what is only promised."""
+        claim = self.claims.get(uuid)
+        pid = next((record[2] for record in self.records.values() if record[0] == uuid), 0)
+        if not pid or not claim or claim.promised_alone != to_mask(cpus):
+            return False
+        from emupin.node import guestthreads
+
+        main = guestthreads.main_thread(self.root, pid)
+        return main > 0 and not main & ~self._promised(uuid)
+
     def finds_strangers(self, uuid: str | None, cpus: Cpus) -> bool:
         """Whether threads of guests other than `uuid` are on some of `cpus` after all; `others` knows of them then.
 
