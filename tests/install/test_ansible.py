@@ -73,6 +73,17 @@ find /usr/local -name 'gone*'
 echo "== back"
 play
 ls /etc/emupin
+echo "== policy as text, and a play that knows nothing of the node"
+cat >/tmp/text.yml <<'TEXT'
+emupin_policy: |
+  version: 1
+  rules: [{name: nfv, match: {project: 0000012}, placement: ["vcpu:0"], checks: {smt: off}}]
+TEXT
+ANSIBLE_GATHERING=explicit ANSIBLE_INJECT_FACT_VARS=False play -e @/tmp/text.yml
+tail -1 /etc/emupin/policy.yaml
+echo "== removal of a package that was never there"
+ANSIBLE_GATHERING=explicit ANSIBLE_INJECT_FACT_VARS=False play -e emupin_state=absent -e emupin_source=package
+ls /etc/libvirt/hooks/qemu.d
 echo "== check of removal"
 play --check -e emupin_state=absent -e emupin_undo=false
 there
@@ -83,6 +94,7 @@ there
 cat /etc/emupin/policy.yaml
 echo "== removal again"
 play -e emupin_state=absent
+ls /tmp
 """
 
 
@@ -163,6 +175,22 @@ def test_removal_takes_everything_but_policy_trail_and_foreign_hook(life: dict[s
     assert any("name: nfv" in line for line in lines)
     figures = recap(life["removal again"])
     assert (figures["failed"], figures["changed"]) == (0, 0)
+    assert not any(line.startswith("emupin-checkout.") for line in life["removal again"])
+
+
+def test_a_policy_as_text_reaches_the_node_as_it_is_written(life: dict[str, list[str]]) -> None:
+    lines = life["policy as text, and a play that knows nothing of the node"]
+    assert recap(lines)["failed"] == 0
+    assert "project: 0000012}" in lines[-1]
+    assert "smt: off}" in lines[-1]
+
+
+def test_what_was_installed_another_way_is_not_called_removed(life: dict[str, list[str]]) -> None:
+    lines = life["removal of a package that was never there"]
+    assert recap(lines)["failed"] == 1
+    assert any("50-emupin was not installed with emupin_source: package; set the one" in line for line in lines)
+    assert not any("Take back the pins" in line for line in lines)
+    assert lines[-1] == "50-emupin"
 
 
 # -- a fleet -----------------------------------------------------------------------------------------------------------
@@ -184,11 +212,11 @@ def node(folder: Path, number: int) -> str:
 
 
 def collect(folder: Path, nodes: list[str], **values: str) -> str:
-    """What the playbook said of these nodes; it fills `folder`/collected."""
+    """What the playbook said of these nodes; it fills the folder `all nodes` in `folder`."""
     for_all = ["[all:vars]", "ansible_connection=local", f"ansible_python_interpreter={sys.executable}"]
     (folder / "inventory").write_text("\n".join([*for_all, "[nodes]", *nodes]) + "\n")
     always = {
-        "fleet_hosts": "nodes", "ansible_become": False, "fleet_folder": str(folder / "collected"),
+        "fleet_hosts": "nodes", "ansible_become": False, "fleet_folder": str(folder / "all nodes"),
         "fleet_local_command": COMMAND,
     }  # fmt: skip
     words = ["-i", str(folder / "inventory"), "-e", json.dumps({**always, **values}), str(ANSIBLE / "fleet.yml")]
@@ -206,7 +234,7 @@ def fleet(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     folder = tmp_path_factory.mktemp("fleet")
     (folder / "new.yaml").write_text(NEW_POLICY)
     nodes = [*(node(folder, number) for number in range(1, NODES)), f"node{NODES:02} fleet_command=/bin/false"]
-    return folder / "collected", collect(folder, nodes, fleet_policy=str(folder / "new.yaml"))
+    return folder / "all nodes", collect(folder, nodes, fleet_policy=str(folder / "new.yaml"))
 
 
 def test_every_node_is_collected_and_one_that_fails_does_not_stop_the_others(fleet: tuple[Path, str]) -> None:
@@ -223,14 +251,14 @@ def test_the_fleets_report_is_one_page(fleet: tuple[Path, str]) -> None:
 def test_what_cannot_be_collected_is_shown_stops_nothing_and_leaves_nothing_of_yesterday(tmp_path: Path) -> None:
     nowhere = "ansible_connection=ssh ansible_host=127.0.0.1 ansible_port=9"  # discard: nobody listens
     nodes = [f"gone {nowhere}", "broken fleet_command=/bin/false", f"lost {nowhere}", node(tmp_path, 1)]
-    for name in ("gone", "broken", "node01"):
-        old = tmp_path / "collected" / name / "node.json"
+    for name in ("gone", "broken", "node01", "former"):
+        old = tmp_path / "all nodes" / name / "node.json"
         old.parent.mkdir(parents=True)
         old.write_text('{"version": "0.1.0"}')
-    (tmp_path / "collected/report.html").write_text("yesterday's")
+    (tmp_path / "all nodes/report.html").write_text("yesterday's")
     said = collect(tmp_path, nodes, fleet_serial="1", fleet_without_trails="true")
     for name in ("gone", "broken", "lost"):
         assert re.search(rf'"{name}\b.*not collected', said)
-    assert '"4 nodes, 1 guests: ' in said
-    assert "versions: 0.1.0" not in said
-    assert not (tmp_path / "collected/report.html").exists()
+    assert '"5 nodes, 1 guests: ' in said
+    assert "shown as they were collected last: former; remove the folders" in said
+    assert not (tmp_path / "all nodes/report.html").exists()
