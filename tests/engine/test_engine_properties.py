@@ -7,6 +7,7 @@ import shutil
 import tempfile
 import uuid
 from dataclasses import dataclass, replace
+from itertools import combinations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,7 +23,7 @@ from emupin.engine.checks import CHECKS
 from emupin.engine.host import Host, to_json
 from emupin.engine.plan import Plan, plan
 from emupin.engine.situation import USES, Others, Situation, all_of, cpus_that_matter
-from emupin.node.claims import PENDING_SECONDS, Ledger
+from emupin.node.claims import PENDING_SECONDS, Ledger, to_mask
 from emupin.policy.match import find_rule
 from emupin.policy.values import ERROR, Policy
 
@@ -345,15 +346,14 @@ class Guests(RuleBasedStateMachine):
 
     @invariant()
     def no_claims_contradict_each_other(self) -> None:
-        """What one guest holds alone is in no other's claim, unless the policy lets guests overlap."""
+        """What one guest holds alone no other does, unless both are there and what told whose it is was lost."""
         if hasattr(self, "policy"):
+            there = {each.guest.uuid: to_mask(each.threads or ()) for each in self.lives if each.running}
             with Ledger(str(self.root), self.policy, self.host) as ledger:
-                claims = list(ledger.claims.values())
-            alone = [claim.cpus for claim in claims if claim.dedicated]
-            union = 0
-            for mask in alone:
-                assert not union & mask
-                union |= mask
+                alone = {owner: claim.cpus for owner, claim in ledger.claims.items() if claim.dedicated}
+            for one, other in combinations(alone, 2):
+                both = alone[one] & alone[other]
+                assert not both & ~(there.get(one, 0) & there.get(other, 0))
 
 
 TestGuests = Guests.TestCase

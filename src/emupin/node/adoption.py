@@ -23,20 +23,18 @@ if TYPE_CHECKING:
 
 
 def adopt(ledger: Ledger, newcomers: list[Newcomer], policy: Policy, host: Host) -> None:
-    """Let the `newcomers` keep alone what their threads are on.
+    """Let the `newcomers` keep alone what their threads are on, but for what somebody has.
 
     Where the threads of several are on one CPU, each keeps it: whose it was nobody can tell any more, and nobody else
     gets it before the last of them has left. Whose threads cannot be asked, since they have ended or are another
     container's, keeps what libvirt has recorded, if nobody is there: a record may be stale, threads are not.
     """
+    earlier = list(ledger.claims.values())
     for running, guest in sorted(newcomers, key=lambda each: each[0].seen == UNKNOWN):
         claim = _claim(ledger, running, guest, policy, host)
-        if claim and (running.seen > 0 or not _is_taken(ledger, claim.alone)):
+        alone, rivals = claim.alone if claim else 0, ledger.claims.values() if running.seen == UNKNOWN else earlier
+        if claim and not any((other.cpus | other.vhost | other.former) & alone for other in rivals):
             ledger.claims[running.uuid] = claim
-
-
-def _is_taken(ledger: Ledger, alone: int) -> bool:
-    return any((other.cpus | other.vhost | other.former) & alone for other in ledger.claims.values())
 
 
 def _claim(ledger: Ledger, running: RunningGuest, guest: Domain, policy: Policy, host: Host) -> Claim | None:
