@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from decisions import ANOTHER, THIRD, GuestXml, decide, held, host, pins, policy
 
 from emupin.base import cpuset
 from emupin.engine.host import Host
+from emupin.engine.plan import plan
 from emupin.engine.situation import Others
+from emupin.guest import domainxml
 
 SMT = host("xeon-2x32-smt")
 """Siblings are n and n + 64; node 0 is 0-31 and 64-95, node 1 is 32-63 and 96-127."""
@@ -352,3 +356,33 @@ def test_auto_is_expanded_in_its_place(guest: str, networking: str, expected: li
     rules = policy('"vcpu:9", auto, "vcpu:8"', f"guest: {guest}", networking=networking, pool="2", reserved="10")
     attempts = decide(GUEST, rules, SMT, held(dedicated={2: ANOTHER})).attempts
     assert [attempt.placement.text for attempt in attempts] == ["vcpu:9", *expected, "vcpu:8"]
+
+
+@pytest.mark.parametrize("level", ["warn", "error"])
+def test_iothreads_do_not_go_with_the_vhost_workers(level: str) -> None:
+    """They go with the emulator threads, or stay; what is wrong with that is said once."""
+    checks = f"vcpu_overlap: warn, iothread_overlap: {level}, numa: off"
+    following = decide(
+        replace(GUEST, iothreads={1: ""}),
+        policy("dedicated", 'iothreads: follow\n    vhost: "cpus:11"', checks, pool="34"),
+        SMT,
+    )
+    assert (following.cpus, following.vhost) == (frozenset((34,)), frozenset((11,)))
+    assert following.warnings == ("vhost workers: cpus:11: vCPU 2 runs on CPU 11",)
+    if level == "warn":
+        staying = decide(
+            replace(GUEST, iothreads={1: "11"}), policy("dedicated", 'vhost: "cpus:35"', checks, pool="34"), SMT
+        )
+        assert staying.warnings == ("dedicated: iothread 1 may run on CPU 11, the CPU of vCPU 2",)
+
+
+@pytest.mark.parametrize("placement", ["dedicated", "pool"])
+@pytest.mark.parametrize("bound", ["<memory mode='strict' nodeset='1'/>", "<memnode cellid='0' nodeset='1'/>"])
+def test_a_guest_whose_vcpus_may_run_anywhere_is_at_home_with_its_memory(placement: str, bound: str) -> None:
+    xml = GuestXml(vcpus=2).text.replace("<cputune>", f"<numatune>{bound}</numatune><cputune>")
+    guest = domainxml.read(xml.encode(), "nfv-1")
+    planned = plan(guest, policy(placement, checks="numa: error, floating: off", pool="2,34"), SMT)
+    assert planned.cpus == frozenset((34,))
+    assert plan(guest, policy('"cpus:2"', checks="numa: error", pool="2"), SMT).failed
+    without_cpus = SMT.replace(nodes={0: SMT.online, 1: frozenset()})
+    assert plan(guest, policy(placement, checks="floating: off", pool="2"), without_cpus).cpus == frozenset((2,))

@@ -8,7 +8,7 @@ from __future__ import annotations
 from emupin.base import cpuset
 from emupin.base.frozen import Frozen
 from emupin.engine.confinement import DEFAULT
-from emupin.engine.situation import all_of, enumerated, floating_vcpus, holders, meeting, pinned_vcpus, pins, vcpu_cpus
+from emupin.engine.situation import all_of, enumerated, floating_vcpus, holders, home, meeting, pinned_vcpus, pins
 from emupin.policy.values import ERROR, OFF, WARN
 
 TYPE_CHECKING = False
@@ -165,10 +165,10 @@ def numa(cpus: Cpus, situation: Situation) -> str | None:
     host = situation.host
     if host is None:
         return None
-    nodes, home = host.nodes_of(cpus), host.nodes_of(vcpu_cpus(situation.guest))
-    if not home or nodes <= home:
+    nodes, own = host.nodes_of(cpus), home(situation.guest, host)
+    if not own or nodes <= own:
         return None
-    return f"NUMA node {cpuset.format(nodes - home)} is not the guest's, which is {cpuset.format(home)}"
+    return f"NUMA node {cpuset.format(nodes - own)} is not the guest's, which is {cpuset.format(own)}"
 
 
 @check(WARN, needs_host=True)

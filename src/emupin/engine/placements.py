@@ -5,7 +5,7 @@ from __future__ import annotations
 from emupin.base import cpuset
 from emupin.base.frozen import Frozen
 from emupin.engine.checks import is_or_are, named
-from emupin.engine.situation import all_of, holders, pins, vcpu_cpus
+from emupin.engine.situation import all_of, holders, home, pins, vcpu_cpus
 from emupin.policy.values import AUTO, CPUS, DEDICATED, POOL, VCPU, Placement
 
 TYPE_CHECKING = False
@@ -98,8 +98,8 @@ def _pool(_placement: Placement, situation: Situation) -> Choice:
     pool, host = situation.policy.pool or frozenset(), situation.host
     near = pool
     if host is not None:
-        home = host.nodes_of(vcpu_cpus(situation.guest))
-        near = pool & host.online if not home else pool & frozenset().union(*(host.nodes[node] for node in home))
+        own = home(situation.guest, host)
+        near = pool & host.online if not own else pool & frozenset().union(*(host.nodes[node] for node in own))
         if not near:
             return Choice(None, f"the pool {cpuset.format(pool)} has no CPU on the guest's NUMA nodes")
         near &= host.within(situation.guest.partition)

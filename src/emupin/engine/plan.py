@@ -190,9 +190,12 @@ def _with_vhost(decided: Plan, situation: Situation) -> Plan:
     beside = [theirs.replace(shared={**others.shared, **own}), theirs]
     if decided.dedicated:
         beside = [theirs.replace(dedicated={**others.dedicated, **own})]
-    apart = [situation.replace(guest=guest.replace(emulatorpin=None), others=each) for each in beside]
+    # Iothreads do not go with them: what is wrong with their place has been said.
+    rule = situation.rule.replace(checks={**situation.rule.checks, "iothread_overlap": OFF})
+    workers = situation.replace(guest=guest.replace(emulatorpin=None), rule=rule)
+    apart = [workers.replace(others=each) for each in beside]
     problems = []
-    for placement in situation.rule.vhost:
+    for placement in rule.vhost:
         attempts = [_try(placement, each) for each in apart]
         attempt = next((each for each in attempts if each.problem is None), attempts[-1])
         if attempt.problem is None:

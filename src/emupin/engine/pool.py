@@ -7,7 +7,7 @@ guest is pinned to it and no other guest's emulator threads use it.
 from __future__ import annotations
 
 from emupin.engine.checks import pinned_cpus
-from emupin.engine.situation import all_of, floating_vcpus, pins, vcpu_cpus
+from emupin.engine.situation import all_of, floating_vcpus, home, pins
 from emupin.policy.values import ERROR, OFF
 
 TYPE_CHECKING = False
@@ -68,8 +68,8 @@ def _far(situation: Situation) -> Cpus:
     host = situation.host
     if host is None or situation.rule.checks["numa"] != ERROR:
         return frozenset()
-    home = host.nodes_of(vcpu_cpus(situation.guest))
-    return host.online.difference(*(host.nodes[node] for node in home)) if home else frozenset()
+    own = home(situation.guest, host)
+    return host.online.difference(*(host.nodes[node] for node in own)) if own else frozenset()
 
 
 # -- the best ---------------------------------------------------------------------------------------------------------
@@ -122,7 +122,7 @@ def _by_distance(situation: Situation) -> tuple[Cpus, ...]:
     host, guest = situation.host, situation.guest
     if host is None:
         return ()
-    first, every = host.nodes_of(guest.vcpu_cpus(0) or ()), host.nodes_of(vcpu_cpus(guest))
+    first, every = host.nodes_of(guest.vcpu_cpus(0) or ()), home(guest, host)
     return tuple(frozenset().union(*(host.nodes[node] for node in nodes)) for nodes in (first, first | every))
 
 

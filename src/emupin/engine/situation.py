@@ -71,6 +71,12 @@ def vcpu_cpus(guest: Domain) -> Cpus:
     return frozenset().union(*{cpus for _, cpus in pins(guest) if cpus is not None})
 
 
+def home(guest: Domain, host: Host) -> frozenset[int]:
+    """The NUMA nodes of `guest`: of the CPUs that its vCPUs are confined to, else of its memory, if they have CPUs."""
+    bound = (guest.memory.nodes or frozenset()).union(*guest.memory.memnodes.values())
+    return host.nodes_of(vcpu_cpus(guest)) or frozenset(node for node in bound if host.nodes.get(node))
+
+
 def pinned_vcpus(guest: Domain, host: Host | None) -> dict[int, Cpus]:
     """The CPUs of the vCPUs that are pinned: each to CPUs of one core."""
     known = [(vcpu, cpus) for vcpu, cpus in pins(guest) if cpus is not None]
