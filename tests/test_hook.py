@@ -531,7 +531,9 @@ def test_a_guest_without_a_definition_has_its_xml_from_somewhere(host: Host) -> 
 
 
 def test_iothreads_that_followed_an_impossible_pin_lose_theirs_too(host: Host) -> None:
-    host.set_policy(POLICY.replace('["vcpu:0"]', IMPOSSIBLE))
+    host.set_policy(
+        POLICY.replace('["vcpu:0"]', IMPOSSIBLE).replace("- name: nfv", "- name: nfv\n    iothreads: follow")
+    )
     pins = "<iothreadpin iothread='1' cpuset='99'/><iothreadpin iothread='2' cpuset='6'/>"
     with_iothreads = OFFLINE.replace("cpuset='99'/>", f"cpuset='99'/>{pins}").replace(
         "<cputune>", "<iothreads>2</iothreads><cputune>"

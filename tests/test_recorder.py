@@ -56,7 +56,7 @@ class FakeDomain:
     states: list[tuple[int, int]] = field(default_factory=lambda: [(RUNNING, 0)])
     persistent: bool = True
     number: int = 7
-    pins: dict[int, str] = field(default_factory=lambda: {LIVE: "2-5", CONFIG: "2-5"})
+    pins: dict[int, str | None] = field(default_factory=lambda: {LIVE: "2-5", CONFIG: "2-5"})
     errors: list[int] = field(default_factory=list)
     calls: list[int] = field(default_factory=list)
     job: int = 0
@@ -95,10 +95,18 @@ class FakeDomain:
         return self.persistent
 
     def XMLDesc(self, flags: int) -> str:  # noqa: N802
-        kind = CONFIG if flags == INACTIVE else LIVE
+        kind = CONFIG if flags & INACTIVE else LIVE
         if kind == CONFIG and self.stored:
             return self.stored.replace("<emulatorpin cpuset='2-5'/>", f"<emulatorpin cpuset='{self.pins[kind]}'/>")
         return domain_xml(emulatorpin=self.pins[kind])
+
+    def defineXML(self, text: str) -> None:  # noqa: N802
+        found = re.search("<emulatorpin cpuset='(.*?)'/>", text)
+        self.pins[CONFIG], self.stored = found and found[1], self.stored and text
+
+    def pinIOThread(self, number: int, cpus: tuple[bool, ...], _flags: int) -> None:  # noqa: N802
+        listed = ",".join(str(cpu) for cpu, on in enumerate(cpus) if on)
+        self.stored = re.sub(f"(iothread='{number}' cpuset=')[^']*", rf"\g<1>{listed}", self.stored)
 
     def pinEmulator(self, cpus: tuple[bool, ...], flags: int) -> None:  # noqa: N802
         if self.errors:
@@ -127,7 +135,7 @@ def guest(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> FakeDomain:
         "VIR_DOMAIN_PAUSED": PAUSED, "VIR_DOMAIN_PAUSED_MIGRATION": MIGRATION,
         "VIR_DOMAIN_PAUSED_STARTING_UP": STARTING, "VIR_DOMAIN_SHUTOFF": 5, "VIR_DOMAIN_JOB_NONE": 0,
         "VIR_DOMAIN_CONTROL_OK": 0,
-        "VIR_DOMAIN_XML_INACTIVE": INACTIVE,
+        "VIR_DOMAIN_XML_INACTIVE": INACTIVE, "VIR_DOMAIN_XML_SECURE": 1,
         "VIR_DOMAIN_AFFECT_LIVE": LIVE, "VIR_DOMAIN_AFFECT_CONFIG": CONFIG,
     }.items():  # fmt: skip
         setattr(fake, name, value)
@@ -286,6 +294,43 @@ def test_a_definition_with_other_vcpu_pins_gets_its_own_pin_from_a_faked_libvirt
     assert {kind: one.after for kind, one in done.items()} == {"live": "2", "persistent": "3"}
     assert guest.pins == {LIVE: "2", CONFIG: "3"}
     assert former.recall(str(tmp_path), UUID)["persistent"].before == {"emulator": "2-5"}
+
+
+IMPOSSIBLE = "98", "99"
+"""CPUs that the host does not have."""
+
+
+@pytest.mark.parametrize(("before", "after"), [("0", "0"), (None, None), (IMPOSSIBLE[0], None)])
+def test_a_pin_of_ours_that_has_become_impossible_gives_way_to_what_was_before_with_a_faked_libvirt(
+    guest: FakeDomain, tmp_path: Path, before: str | None, after: str | None
+) -> None:
+    root, ours = str(tmp_path), IMPOSSIBLE[1]
+    former.remember(root, UUID, "persistent", {"emulator": before}, {"emulator": ours}, "")
+    guest.pins[CONFIG] = ours
+    done = recording.record(root, order().replace(cpus=None), policy('"vcpu:7"'))
+    assert guest.pins[CONFIG] == done["persistent"].after == after
+    assert ("gave way to what stood there before (0)" in done["persistent"].why) == bool(after)
+    guest.pins[CONFIG] = after
+    former.remember(root, UUID, "persistent", {"emulator": after}, {"emulator": "2"}, "")
+    assert former.recall(root, UUID)["persistent"].before == {"emulator": before}, "it is known through the next record"
+
+
+@pytest.mark.parametrize("ours", [False, True])
+def test_all_pins_that_give_way_are_remembered_and_in_the_trail_with_a_faked_libvirt(
+    guest: FakeDomain, tmp_path: Path, ours: bool
+) -> None:
+    """That of an iothread which does not follow stays, unless emupin has put it there, when it did."""
+    root, absent = str(tmp_path), IMPOSSIBLE[1]
+    text = domain_xml(emulatorpin=absent).replace("</vcpu>", "</vcpu><iothreads>1</iothreads>")
+    guest.stored = text.replace("  </cputune>", f"    <iothreadpin iothread='1' cpuset='{absent}'/>\n  </cputune>")
+    if ours:
+        former.remember(root, UUID, "persistent", {"1": "3"}, {"1": absent}, "")
+    record_audited(root, order().replace(cpus=None), policy('"vcpu:7"'))
+    assert re.findall("<.*pin .*cpuset='(.*)'", guest.stored)[4:] == ["3" if ours else absent]
+    changes = ["-persistent 1: 99", "+persistent 1: 3"] if ours else []
+    assert HookHost(tmp_path).audit()[-1]["diff"] == ["-persistent emulator: 99", *changes]
+    known = former.recall(root, UUID)["persistent"]
+    assert former.to_put_back({"1": "3"}, known) == {"emulator": absent}
 
 
 def test_guests_that_libvirt_does_not_know_any_more_are_forgotten_with_a_faked_libvirt(

@@ -17,18 +17,19 @@ from emupin.base.text import printable
 from emupin.guest.domainxml import read
 from emupin.node import bookfile, former, libvirtd
 from emupin.node.definition import settle_definition
-from emupin.node.former import LIVE, PERSISTENT
+from emupin.node.former import EMULATOR, LIVE, PERSISTENT
 from emupin.order import SHUT_OFF
 from emupin.trail import entries, writer
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping
 
     import libvirt
 
     from emupin.base.jsonline import Json
     from emupin.guest.domain import Domain
+    from emupin.node.former import Pins
     from emupin.order import Order
     from emupin.policy.values import Policy
 
@@ -89,9 +90,7 @@ def report(root: str, order: Order, outcome: str, reason: str, done: dict[str, R
         "reason": printable(reason),
         "warnings": [],
         "outcome": outcome,
-        "diff": [
-            f"{sign}{kind}: {pin}" for kind, one in done.items() for sign, pin in (("-", one.before), ("+", one.after))
-        ],
+        "diff": [line for kind, one in done.items() for line in former.diff(kind, one.changes)],
         "policy": order.policy,
         "emupin": __version__,
     }
@@ -113,6 +112,8 @@ class Recorded(Frozen):
     rule: str | None = None
     """Of its own plan, like `placement`; None for the live definition, whose are ordered."""
     placement: str | None = None
+    changes: Mapping[str, tuple[str | None, str | None]] = {}
+    """All pins, each from one to another, by their keys in Pins."""
 
 
 def record(root: str, order: Order, policy: Policy | None, hurried: bool = False) -> dict[str, Recorded]:
@@ -151,12 +152,11 @@ class _Book(Frozen):
     root: str
     uuid: str
 
-    def remember(self, kind: str, guest: Domain, cpus: Cpus | None, iothreads: Sequence[int]) -> None:
+    def remember(self, kind: str, guest: Domain, ours: Pins) -> None:
         """Raises HostError where a definition that outlives the guest could not be put back."""
-        there = former.pins_of(guest)
-        ours = dict.fromkeys([former.EMULATOR, *map(str, iothreads)], cpuset.text(cpus))
+        run = former.run_of(self.root, guest.name)
         try:
-            former.remember(self.root, self.uuid, kind, there, ours, former.run_of(self.root, guest.name))
+            former.remember(self.root, self.uuid, kind, former.pins_of(guest), ours, run)
         except HostError as error:
             if kind != LIVE:
                 raise
@@ -182,11 +182,12 @@ def _record_live(domain: libvirt.virDomain, order: Order, book: _Book) -> Record
     if not bookfile.stands(book.root, order.uuid, cpus):
         log(book.root, f"{guest.name}: record: decided anew meanwhile, the order for {cpuset.format(cpus)} is void")
         return None
-    return _pin(domain, guest, cpus, order.follow_iothreads, (LIVE, libvirt.VIR_DOMAIN_AFFECT_LIVE), book)
+    pins, why = _differing(guest, cpus, order.follow_iothreads), _changed_to(cpus)
+    return _change(domain, guest, pins, (LIVE, libvirt.VIR_DOMAIN_AFFECT_LIVE), book, why)
 
 
 def _record_persistent(domain: libvirt.virDomain, root: str, policy: Policy, book: _Book) -> Recorded | None:
-    """Pin in the persistent definition as its own plan says, or take an impossible pin out.
+    """Pin in the persistent definition as its own plan says, or have an impossible pin give way to what was before.
 
     Raises libvirtError, EmupinError.
     """
@@ -196,23 +197,43 @@ def _record_persistent(domain: libvirt.virDomain, root: str, policy: Policy, boo
     settled = settle_definition(root, policy, guest)
     if not settled.plan.persist or not settled.differs(guest):
         return None
+    pins: Mapping[str, Cpus | None]
     if settled.pin is not None:
-        kind = PERSISTENT, libvirt.VIR_DOMAIN_AFFECT_CONFIG
-        done = _pin(domain, guest, settled.pin, settled.plan.follow_iothreads, kind, book)
-        return done and done.replace(rule=settled.plan.rule, placement=settled.plan.placement)
-    libvirtd.take_out(domain, settled.removed)
-    why = f"its pin was taken out, libvirt cannot start the guest with it: {settled.obstacle}"
-    return Recorded(guest.name, cpuset.text(guest.emulatorpin), None, why, settled.plan.rule, settled.plan.placement)
+        pins, why = _differing(guest, settled.pin, settled.plan.follow_iothreads), _changed_to(settled.pin)
+    else:
+        pins, before = {key: settled.back.get(key) for key in settled.removed}, settled.back.get(EMULATOR)
+        what = f"gave way to what stood there before ({cpuset.format(before)})" if before else "was taken out"
+        why = f"its pin {what}, libvirt cannot start the guest with it: {settled.obstacle}"
+    done = _change(domain, guest, pins, (PERSISTENT, libvirt.VIR_DOMAIN_AFFECT_CONFIG), book, why)
+    return done and done.replace(rule=settled.plan.rule, placement=settled.plan.placement)
 
 
-def _pin(
-    domain: libvirt.virDomain, guest: Domain, cpus: Cpus, follow: bool, kind: tuple[str, int], book: _Book
+def _differing(guest: Domain, cpus: Cpus, follow: bool) -> dict[str, Cpus | None]:
+    """The pins that a definition does not have yet, where the emulator's is to be `cpus` and the iothreads `follow`."""
+    keys = (EMULATOR, *map(str, guest.iothreads if follow else ()))
+    there = former.pins_of(guest)
+    return {key: cpus for key in keys if there.get(key) != cpuset.format(cpus)}
+
+
+def _changed_to(cpus: Cpus) -> str:
+    return f"had another pin, now it has {cpuset.format(cpus)}"
+
+
+def _change(
+    domain: libvirt.virDomain,
+    guest: Domain,
+    pins: Mapping[str, Cpus | None],
+    kind: tuple[str, int],
+    book: _Book,
+    why: str,
 ) -> Recorded | None:
-    """Pin in a definition, of a kind and with the flags to change it, unless it says so already."""
-    iothreads = [each for each in guest.iothreads if follow and guest.iothreadpins.get(each) != cpus]
-    if guest.emulatorpin == cpus and not iothreads:
+    """Make a definition, of a kind and with the flags to change it, say `pins`; None where there are none to change."""
+    if not pins:
         return None
-    book.remember(kind[0], guest, cpus, iothreads)
-    libvirtd.pin(domain, cpus if guest.emulatorpin != cpus else None, dict.fromkeys(iothreads, cpus), kind[1])
-    why = f"had another pin, now it has {cpuset.format(cpus)}"
-    return Recorded(guest.name, cpuset.text(guest.emulatorpin), cpuset.text(cpus), why)
+    ours = {key: cpuset.text(cpus) for key, cpus in pins.items()}
+    book.remember(kind[0], guest, ours)
+    libvirtd.change_pins(domain, pins, kind[1])
+    there = former.pins_of(guest)
+    changes = {key: (there.get(key), pin) for key, pin in ours.items()}
+    before = there.get(EMULATOR)
+    return Recorded(guest.name, before, ours.get(EMULATOR, before), why, changes=changes)

@@ -129,13 +129,19 @@ def test_a_definition_is_settled_by_its_own_plan() -> None:
     assert not settled.differs(nfv.replace(emulatorpin=frozenset((0,))))
 
 
-@pytest.mark.parametrize(("placement", "goes"), [('"vcpu:7"', True), ("keep", False)])
-def test_an_impossible_pin_goes_where_the_rule_has_none_to_put_there(placement: str, goes: bool) -> None:
+@pytest.mark.parametrize(
+    ("placement", "iothreads", "removed"),
+    [('"vcpu:7"', "follow", ("emulator", "1")), ('"vcpu:7"', "keep", ("emulator",)), ("keep", "follow", ())],
+)
+def test_an_impossible_pin_goes_where_the_rule_has_none_to_put_there(
+    placement: str, iothreads: str, removed: tuple[str, ...]
+) -> None:
+    """Pins of iothreads that do not follow are somebody's, and stay."""
     absent = frozenset((99,))
     nfv = guest().replace(emulatorpin=absent, iothreadpins={1: absent, 2: frozenset((3,))})
-    settled = settle(nfv, plan(nfv, policy(placement), TWO_NODES), TWO_NODES)
-    assert settled.removed == (("emulator", "1") if goes else ())
-    assert settled.differs(nfv) == goes
+    settled = settle(nfv, plan(nfv, policy(placement, f"iothreads: {iothreads}"), TWO_NODES), TWO_NODES)
+    assert settled.removed == removed
+    assert settled.differs(nfv) == bool(removed)
 
 
 def test_explain_says_what_becomes_of_a_pin_that_is_not_startable() -> None:

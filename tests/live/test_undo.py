@@ -138,6 +138,26 @@ def test_a_live_pin_that_cannot_be_taken_out_becomes_what_libvirt_would_give_it(
     assert take_back(host, None)[0].changes == {"emulator": ("0-15", "2")}
 
 
+def test_a_pin_that_was_taken_out_is_put_back(host: Host) -> None:
+    former.remember(str(host.root), UUID, "persistent", {"emulator": "2"}, {"emulator": None}, "")
+    host.write(STORED, domain_xml(emulatorpin=None))
+    seen = take_back(host, None)
+    assert list(command._lines(NAME, seen, False))[1:] == ["  persistent XML: <emulatorpin> none -> 2-5"]
+    put: list[object] = []
+    assert [each.done for each in take_back(host, Means(print, lambda *pins: put.append(pins)))] == [True]
+    assert put == [(UUID, "persistent", {"emulator": frozenset(range(2, 6))})]
+    assert host.audit()[-1]["diff"] == ["+persistent emulator: 2-5"]
+
+
+@pytest.mark.parametrize(("ours", "changes"), [("2", {"emulator": (None, "2")}), (None, {})])
+def test_a_pin_that_libvirt_cannot_start_the_guest_with_stays_out(
+    host: Host, ours: str | None, changes: dict[str, tuple[str | None, str]]
+) -> None:
+    former.remember(str(host.root), UUID, "persistent", {"emulator": "99"}, {"emulator": ours}, "")
+    host.write(STORED, domain_xml(emulatorpin=ours))
+    assert [each.changes for each in take_back(host, None)] == ([changes] if changes else [])
+
+
 def test_what_was_not_put_back_is_said(host: Host) -> None:
     guest = start(host)
     done = take_back(host, means(host, guest, lambda kind: kind == "live"))

@@ -157,3 +157,33 @@ def test_uninstalling_with_undo_leaves_no_pin_behind(host: PrivateHost) -> None:
     assert recorded(host, guest)
     host.run("sh", str(CHECKOUT / "install.sh"), "--uninstall", "--undo")
     assert inactive_pin(host, guest) is None
+
+
+def test_a_pin_that_has_become_impossible_gives_way_to_the_operators(host: PrivateHost) -> None:
+    first, second = CPUS[:2]
+    host.install(policy(f"cpus:{second}"))
+    narrow(host, first, second)
+    guest = Guest("nfv-1", vcpus=1, emulatorpin=str(first))
+    start(host, guest)
+    assert recorded(host, guest, second)
+    host.virsh("destroy", guest.uuid)
+    eventually(lambda: not list(host.path("/sys/fs/cgroup/cpuset/machine").glob("qemu-*")))
+    narrow(host, first)
+    assert host.virsh("start", guest.uuid, check=False).returncode
+    assert eventually(lambda: inactive_pin(host, guest) == str(first)), host.audit()
+    assert host.audit()[-1]["diff"] == [f"-persistent emulator: {second}", f"+persistent emulator: {first}"]
+
+
+def test_undo_puts_back_an_impossible_pin_once_it_is_possible(host: PrivateHost) -> None:
+    first, second = CPUS[:2]
+    host.install(policy(f"cpus:{second}"))
+    guest = Guest("nfv-1", vcpus=1, emulatorpin=str(second))
+    define(host, guest)
+    narrow(host, first)
+    assert host.virsh("start", guest.uuid, check=False).returncode
+    assert eventually(lambda: inactive_pin(host, guest) is None), host.audit()
+    undo = EMUPIN, "apply", "--undo", "--all", "--yes"
+    assert "nothing to take back" in host.run(*undo).stderr
+    narrow(host, first, second)
+    assert f"persistent XML: <emulatorpin> none -> {second}" in host.run(*undo).stdout
+    assert inactive_pin(host, guest) == str(second)

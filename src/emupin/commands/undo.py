@@ -66,7 +66,7 @@ def _lines(name: str, results: Sequence[Undone], applied: bool) -> Iterator[str]
     for each in wanted:
         missed = ": failed" if applied and not each.done else ""
         for key, (before, ours) in each.changes.items():
-            yield f"  {each.where}: {_element(key)} {ours} -> {before or 'none'}{missed}"
+            yield f"  {each.where}: {_element(key)} {ours or 'none'} -> {before or 'none'}{missed}"
 
 
 def _element(key: str) -> str:

@@ -10,6 +10,8 @@ from emupin.engine.startable import obstacle
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from emupin.engine.host import Host
     from emupin.engine.plan import Plan
     from emupin.guest.domain import Domain
@@ -26,7 +28,9 @@ class Settled(Frozen):
     obstacle: str | None = None
     """Why libvirt cannot start the guest with the pin that is there, which goes; None: it does not go."""
     removed: tuple[str, ...] = ()
-    """Whose pins go: the emulator's, and those of iothreads, by their numbers, that say the same."""
+    """Whose pins go: the emulator's, and those of iothreads, by their numbers, that follow it and say the same."""
+    back: Mapping[str, Cpus] = {}
+    """What they give way to, where that is known: what stood there before emupin's own."""
 
     def differs(self, guest: Domain) -> bool:
         """Whether the definition `guest` says something else."""
@@ -44,5 +48,6 @@ def settle(guest: Domain, made: Plan, host: Host | None) -> Settled:
     why = obstacle(guest.emulatorpin, guest, host) if ours and guest.emulatorpin else None
     if why is None:
         return Settled(made)
-    followers = [str(each) for each, cpus in guest.iothreadpins.items() if cpus == guest.emulatorpin]
+    pins = guest.iothreadpins.items() if made.follow_iothreads else ()
+    followers = [str(each) for each, cpus in pins if cpus == guest.emulatorpin]
     return Settled(made, None, why, ("emulator", *followers))

@@ -129,6 +129,7 @@ def plan(guest: Domain, policy: Policy, host: Host | None, others: Others = NOBO
         failed=True,
         on_failure=rule.on_failure,
         persist=rule.persist,
+        follow_iothreads=rule.follow_iothreads,
     )
 
 

@@ -17,6 +17,7 @@ from emupin.base.errors import EmupinError, HostError
 from emupin.base.files import DEFINITIONS
 from emupin.base.log import log
 from emupin.engine import topology
+from emupin.engine.startable import obstacle
 from emupin.guest import domainxml
 from emupin.guest.threads import check_process
 from emupin.live import drift
@@ -55,7 +56,7 @@ class Undone:
 
     name: str
     where: str
-    changes: Mapping[str, tuple[str | None, str]] = field(default_factory=dict)
+    changes: Mapping[str, tuple[str | None, str | None]] = field(default_factory=dict)
     done: bool = False
     error: str = ""
     """What went wrong; where it is `done` all the same, with the threads."""
@@ -94,17 +95,20 @@ def _persistent(root: str, name: str) -> tuple[Domain | None, None]:
 
 
 def _look(root: str, kind: str, guest: Domain, status: Status | None, run: str) -> Undone | None:
-    """What there is to take back; None where there is nothing. Raises HostError."""
+    """What there is to take back; None where there is nothing. A pin that libvirt cannot start a guest with stays out.
+
+    Raises HostError.
+    """
     known, there = former.counting(former.recall(root, guest.uuid or ""), run), former.pins_of(guest)
     before = former.to_put_back(there, known[kind]) if kind in known else {}
     if not before:
         return None
-    if status and None in before.values():  # A running guest's pin cannot be taken out: it gets what it would have.
-        host = topology.read(root)
+    host, free = topology.read(root), None
+    if status:  # A running guest's pin cannot be taken out: it gets what it would have.
         free = cpuset.text(guest.unpinned or host.balanced(host.within(guest.partition)))
-        before = {key: pin or free for key, pin in before.items()}
-    changes = {key: (pin, there[key] or "") for key, pin in before.items()}
-    return Undone(guest.name, KINDS[kind], changes)
+    found = {key: pin if pin and not obstacle(cpuset.parse(pin), guest, host) else free for key, pin in before.items()}
+    changes = {key: (pin, there.get(key)) for key, pin in found.items() if pin != there.get(key)}
+    return Undone(guest.name, KINDS[kind], changes) if changes else None
 
 
 def _put_back(
@@ -157,7 +161,7 @@ def _audit(root: str, kind: str, guest: Domain, done: Pins, trouble: str) -> Non
         "reason": why,
         "warnings": [trouble] if done and trouble else [],
         "outcome": "recorded" if done else "failed",
-        "diff": [f"{sign}{kind} {key}: {pin}" for key in done for sign, pin in (("-", there[key]), ("+", done[key]))],
+        "diff": former.diff(kind, {key: (there.get(key), pin) for key, pin in done.items()}),
         "policy": None,
         "emupin": __version__,
     }

@@ -118,6 +118,11 @@ def to_put_back(there: Pins, former: Former) -> dict[str, str | None]:
     }
 
 
+def diff(kind: str, changes: Mapping[str, tuple[str | None, str | None]]) -> list[str]:
+    """Pins of the definition of a `kind` that were `changes`, each from one to another, as lines of a diff."""
+    return [f"{sign}{kind} {key}: {pin}" for key, pins in changes.items() for sign, pin in zip("-+", pins) if pin]
+
+
 def forget(root: str, uuid: str, kind: str, run: str) -> None:
     """Keep of what counts in this `run` all but one definition's. Raises HostError."""
     known = counting(recall(root, uuid), run)

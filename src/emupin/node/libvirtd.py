@@ -108,12 +108,18 @@ def change(ask: Callable[[], Done | None], kind: str, command: str = APPLY) -> d
     return {kind: done} if done else {}
 
 
-def pin(domain: libvirt.virDomain, cpus: Cpus | None, iothreads: Mapping[int, Cpus], flags: int) -> None:
-    """Pin the emulator threads, unless `cpus` is None, and the `iothreads` in one definition. Raises libvirtError."""
-    if cpus is not None:
-        domain.pinEmulator(_mask(cpus), flags)
-    for iothread, its_cpus in iothreads.items():
-        domain.pinIOThread(iothread, _mask(its_cpus), flags)
+def change_pins(domain: libvirt.virDomain, pins: Mapping[str, Cpus | None], flags: int) -> None:
+    """Make one definition say `pins`, None: none at all, which the persistent one alone can.
+
+    Raises libvirtError, DomainError.
+    """
+    if taken_out := [key for key, cpus in pins.items() if cpus is None]:
+        _take_out(domain, taken_out)
+    for key, cpus in pins.items():
+        if cpus and key == EMULATOR:
+            domain.pinEmulator(_mask(cpus), flags)
+        elif cpus:
+            domain.pinIOThread(int(key), _mask(cpus), flags)
 
 
 def _mask(cpus: Cpus) -> tuple[bool, ...]:
@@ -124,23 +130,15 @@ def put_back(uuid: str, kind: str, pins: Mapping[str, Cpus | None], seconds: flo
     """Make the definition of a `kind`, live or persistent, say `pins` again; None: none at all. Raises RecordError."""
     libvirt = bindings()
     flags = libvirt.VIR_DOMAIN_AFFECT_LIVE if kind == LIVE else libvirt.VIR_DOMAIN_AFFECT_CONFIG
-    iothreads = {int(key): cpus for key, cpus in pins.items() if key != EMULATOR and cpus}
-    taken_out = [key for key, cpus in pins.items() if cpus is None]
-
-    def ask() -> None:
-        if taken_out:
-            take_out(domain, taken_out)
-        pin(domain, pins.get(EMULATOR), iothreads, flags)
-
     try:
         domain = connect(seconds).lookupByUUIDString(uuid)
         wait_until_free(domain, seconds, UNDO)
-        change(ask, kind, UNDO)
+        change(lambda: change_pins(domain, pins, flags), kind, UNDO)
     except libvirt.libvirtError as error:
         raise RecordError(URI, str(error), f"what stood there before is not lost: run `{UNDO}` again") from None
 
 
-def take_out(domain: libvirt.virDomain, keys: Iterable[str] = (EMULATOR,)) -> None:
+def _take_out(domain: libvirt.virDomain, keys: Iterable[str]) -> None:
     """Define the guest anew without these pins: no call of libvirt's does. Raises libvirtError, DomainError."""
     import libvirt
 

@@ -141,7 +141,7 @@ def _result(told: Explanation) -> Iterator[Line]:
     yield "  after", _pin(told.after) + (" (no change)" if told.before == told.after else ""), BOLD
     if plan.dedicated:
         yield "  held", "by this guest alone, while it runs", ""
-    if plan.follow_iothreads and guest.iothreads:
+    if plan.follow_iothreads and guest.iothreads and not plan.failed:
         count = len(guest.iothreads)
         yield "  iothreads", f"{count} iothread{' goes' if count == 1 else 's go'} with them", ""
     if plan.vhost is not None:
