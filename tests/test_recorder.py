@@ -25,7 +25,7 @@ from hosts import Host as HookHost
 
 from emupin import order as orders
 from emupin import recorder, recording
-from emupin.base.errors import BusyError, RecordError
+from emupin.base.errors import BusyError, EmupinError, RecordError
 from emupin.node import former, libvirtd
 from emupin.node.claims import Ledger
 from emupin.order import Order
@@ -58,6 +58,7 @@ class FakeDomain:
     number: int = 7
     pins: dict[int, str | None] = field(default_factory=lambda: {LIVE: "2-5", CONFIG: "2-5"})
     errors: list[int] = field(default_factory=list)
+    """What comes of each call in turn; 0 is none."""
     calls: list[int] = field(default_factory=list)
     job: int = 0
     """libvirt's type of the job that somebody has on it."""
@@ -109,8 +110,8 @@ class FakeDomain:
         self.stored = re.sub(f"(iothread='{number}' cpuset=')[^']*", rf"\g<1>{listed}", self.stored)
 
     def pinEmulator(self, cpus: tuple[bool, ...], flags: int) -> None:  # noqa: N802
-        if self.errors:
-            raise FakeError(self.errors.pop(0))
+        if self.errors and (error := self.errors.pop(0)):
+            raise FakeError(error)
         self.calls.append(flags)
         self.pins[flags] = ",".join(str(cpu) for cpu, on in enumerate(cpus) if on)
 
@@ -152,8 +153,10 @@ RULES = policy('"vcpu:0"')
 """The persistent definition has a plan of its own."""
 
 
-def record(root: Path, order: Order) -> dict[str, recording.Recorded]:
-    return recording.record(str(root), order, RULES)
+def record(root: Path, order: Order, policy: Policy = RULES) -> dict[str, recording.Recorded]:
+    done: dict[str, recording.Recorded] = {}
+    recording.record(str(root), order, policy, done)
+    return done
 
 
 def serve(root: Path, *ordered: Order) -> list[str]:
@@ -175,26 +178,65 @@ def test_both_definitions_are_pinned_by_a_faked_libvirt(guest: FakeDomain, tmp_p
     assert record(tmp_path, order()) == {}, "a second time changes nothing"
 
 
-@pytest.mark.usefixtures("guest")
-def test_vhost_workers_that_are_apart_go_back_with_a_faked_libvirt(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """libvirt's call narrows the cgroup that they share with the emulator threads; a pretended kernel."""
-    main, vhost = 4242, 4280
+QEMU, WORKER = 4242, 4280
+
+
+@pytest.fixture
+def node(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakeGuest:
+    """Where libvirt's call has narrowed the cgroup that vhost workers share with the emulator threads."""
     threads = {
-        main: FakeThread("qemu-system-x86", {2}, "emulator"),
-        vhost: FakeThread("vhost-4242", {2}, "emulator"),
+        QEMU: FakeThread("qemu-system-x86", {2}, "emulator"),
+        WORKER: FakeThread("vhost-4242", {2}, "emulator"),
     }
     node = FakeGuest(HookHost(tmp_path), "v2", threads, "/machine/qemu-7-nfv-1.libvirt-qemu", cpusets={"emulator": {2}})
-    root = str(node.host.root)
     monkeypatch.setattr(os, "sched_setaffinity", node.set_affinity)
-    apart = order().replace(vhost="6-7")
+    return node
+
+
+@pytest.mark.usefixtures("guest")
+def test_vhost_workers_that_are_apart_go_back_with_a_faked_libvirt(tmp_path: Path, node: FakeGuest) -> None:
+    """A pretended kernel."""
+    root, apart = str(tmp_path), order().replace(vhost="6-7")
     assert "live" in recording.record_audited(root, apart, None)
-    assert [node.allowed(tid) for tid in (main, vhost)] == ["2", "6-7"]
-    node.threads[vhost].wants = {2}
+    assert [node.allowed(tid) for tid in (QEMU, WORKER)] == ["2", "6-7"]
+    node.threads[WORKER].wants = {2}
     node.sync()
     assert recording.record_audited(root, apart, None) == {}, "libvirt was not called, and nobody was moved"
-    assert node.allowed(vhost) == "2"
+    assert node.allowed(WORKER) == "2"
+
+
+@pytest.mark.parametrize(
+    ("errors", "outcomes"),
+    [
+        ([0, TIMED_OUT], ["recorded"]),
+        ([0, INTERNAL], ["recorded", "failed"]),
+        ([INTERNAL], ["failed"]),
+        ([], ["recorded", "failed"]),
+    ],
+    ids=["busy", "the persistent one fails", "the live one fails", "what stood there before cannot be kept"],
+)
+def test_vhost_workers_go_back_whatever_comes_of_the_rest_with_a_faked_libvirt(
+    guest: FakeDomain, tmp_path: Path, node: FakeGuest, errors: list[int], outcomes: list[str]
+) -> None:
+    """And the trail tells what was done until then."""
+    guest.errors = errors.copy()
+    if not errors:
+        node.host.write("var/lib/emupin/former", "")
+    with pytest.raises(EmupinError):
+        record_audited(str(tmp_path), order().replace(vhost="6-7"), RULES)
+    assert node.allowed(WORKER) == "6-7"
+    assert [entry["outcome"] for entry in node.host.audit()] == outcomes
+    if "recorded" in outcomes:
+        assert node.host.audit()[0]["diff"] == ["-live emulator: 2-5", "+live emulator: 2"]
+
+
+@pytest.mark.parametrize("code", [NO_DOMAIN, INVALID])
+def test_a_guest_that_stops_while_it_is_recorded_has_no_vhost_workers_any_more_with_a_faked_libvirt(
+    guest: FakeDomain, tmp_path: Path, code: int
+) -> None:
+    guest.errors = [code]
+    assert record_audited(str(tmp_path), order().replace(vhost="6-7"), RULES) == {}
+    assert HookHost(tmp_path).audit() == []
 
 
 def test_only_live_where_nothing_is_to_persist_with_a_faked_libvirt(guest: FakeDomain, tmp_path: Path) -> None:
@@ -307,7 +349,7 @@ def test_a_pin_of_ours_that_has_become_impossible_gives_way_to_what_was_before_w
     root, ours = str(tmp_path), IMPOSSIBLE[1]
     former.remember(root, UUID, "persistent", {"emulator": before}, {"emulator": ours}, "")
     guest.pins[CONFIG] = ours
-    done = recording.record(root, order().replace(cpus=None), policy('"vcpu:7"'))
+    done = record(tmp_path, order().replace(cpus=None), policy('"vcpu:7"'))
     assert guest.pins[CONFIG] == done["persistent"].after == after
     assert ("gave way to what stood there before (0)" in done["persistent"].why) == bool(after)
     guest.pins[CONFIG] = after

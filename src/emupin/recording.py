@@ -6,6 +6,7 @@ the recording process (see `recorder`), and `emupin apply`.
 
 from __future__ import annotations
 
+import contextlib
 import os
 
 from emupin import __version__
@@ -44,19 +45,23 @@ HURRIED_SECONDS = 10.0
 def record_audited(root: str, order: Order, policy: Policy | None, hurried: bool = False) -> dict[str, Recorded]:
     """`record`, and its outcome in the audit trail and in syslog. Raises EmupinError.
 
-    That a guest is busy is an outcome only for who is `hurried`; all others ask again.
+    That a guest is busy is an outcome only for who is `hurried`; all others ask again. What was done before is one.
     """
+    done: dict[str, Recorded] = {}
     try:
-        done = record(root, order, policy, hurried)
-        if order.vhost and order.cpus and "live" in done:
-            _part_vhost(root, order, order.cpus, done["live"].name)
+        record(root, order, policy, done, hurried)
     except EmupinError as error:
+        _report_done(root, order, done)
         if hurried or not isinstance(error, BusyError):
             report(root, order, "failed", str(error), {})
         raise
+    _report_done(root, order, done)
+    return done
+
+
+def _report_done(root: str, order: Order, done: dict[str, Recorded]) -> None:
     if done:
         report(root, order, "recorded", "; ".join(f"{kind} definition: {one.why}" for kind, one in done.items()), done)
-    return done
 
 
 def _part_vhost(root: str, order: Order, cpus: frozenset[int], name: str) -> None:
@@ -116,34 +121,34 @@ class Recorded(Frozen):
     """All pins, each from one to another, by their keys in Pins."""
 
 
-def record(root: str, order: Order, policy: Policy | None, hurried: bool = False) -> dict[str, Recorded]:
-    """Make libvirt's live definition say what is ordered, and the persistent one what its own plan says; those that
-    did not.
+def record(root: str, order: Order, policy: Policy | None, done: dict[str, Recorded], hurried: bool = False) -> None:
+    """Make libvirt's live definition say what is ordered, and the persistent one what its own plan says.
 
-    A guest that is gone, or runs anew, has nothing to record. Who is `hurried` waits a little for a guest that is busy.
-    Raises BusyError, other EmupinErrors.
+    `done` takes those that did not: it counts also where the other one ends in an error. A guest that is gone, or runs
+    anew, has nothing to record. Who is `hurried` waits a little for a guest that is busy. Raises BusyError, other
+    EmupinErrors.
     """
     libvirt = libvirtd.bindings()
-    try:
-        domain = libvirtd.connect(HURRIED_SECONDS if hurried else CONNECT_SECONDS).lookupByUUIDString(order.uuid)
-        libvirtd.wait_until_free(domain, HURRIED_SECONDS if hurried else 0)
-        if order.domain_id != SHUT_OFF and domain.ID() != int(order.domain_id):
-            return {}
-        done: dict[str, Recorded] = {}
-        book = _Book(root, order.uuid)
-        if order.domain_id != SHUT_OFF and order.cpus is not None:
-            done.update(libvirtd.change(lambda: _record_live(domain, order, book), LIVE))
-        if order.persist and policy and domain.isPersistent():
-            done.update(libvirtd.change(lambda: _record_persistent(domain, root, policy, book), PERSISTENT))
-        if done:
-            book.tidy(domain)
-        return done
-    except libvirt.libvirtError as error:
-        if error.get_error_code() in (libvirt.VIR_ERR_NO_DOMAIN, libvirt.VIR_ERR_OPERATION_INVALID):
-            return {}  # It has stopped meanwhile.
-        raise RecordError(
-            libvirtd.URI, str(error), "the threads are placed, but libvirt's XML does not record it"
-        ) from None
+    with contextlib.ExitStack() as afterwards:
+        try:
+            domain = libvirtd.connect(HURRIED_SECONDS if hurried else CONNECT_SECONDS).lookupByUUIDString(order.uuid)
+            libvirtd.wait_until_free(domain, HURRIED_SECONDS if hurried else 0)
+            if order.domain_id != SHUT_OFF and domain.ID() != int(order.domain_id):
+                return
+            book = _Book(root, order.uuid)
+            if order.domain_id != SHUT_OFF and order.cpus is not None:
+                done.update(libvirtd.change(lambda: _record_live(domain, order, book, afterwards), LIVE))
+            if order.persist and policy and domain.isPersistent():
+                done.update(libvirtd.change(lambda: _record_persistent(domain, root, policy, book), PERSISTENT))
+            if done:
+                book.tidy(domain)
+        except libvirt.libvirtError as error:
+            if error.get_error_code() in (libvirt.VIR_ERR_NO_DOMAIN, libvirt.VIR_ERR_OPERATION_INVALID):
+                afterwards.pop_all()  # It has stopped meanwhile.
+                return
+            raise RecordError(
+                libvirtd.URI, str(error), "the threads are placed, but libvirt's XML does not record it"
+            ) from None
 
 
 class _Book(Frozen):
@@ -171,8 +176,12 @@ class _Book(Frozen):
             log(self.root, f"{self.uuid}: record: {error}", trouble=True)
 
 
-def _record_live(domain: libvirt.virDomain, order: Order, book: _Book) -> Recorded | None:
+def _record_live(
+    domain: libvirt.virDomain, order: Order, book: _Book, afterwards: contextlib.ExitStack
+) -> Recorded | None:
     """Pin in the live definition, unless it says so already, or something else was decided while the order waited.
+
+    Once libvirt was asked, vhost workers that are apart are put back `afterwards`, whatever comes of it.
 
     Raises libvirtError, EmupinError.
     """
@@ -183,6 +192,8 @@ def _record_live(domain: libvirt.virDomain, order: Order, book: _Book) -> Record
         log(book.root, f"{guest.name}: record: decided anew meanwhile, the order for {cpuset.format(cpus)} is void")
         return None
     pins, why = _differing(guest, cpus, order.follow_iothreads), _changed_to(cpus)
+    if pins and order.vhost:
+        afterwards.callback(_part_vhost, book.root, order, cpus, guest.name)
     return _change(domain, guest, pins, (LIVE, libvirt.VIR_DOMAIN_AFFECT_LIVE), book, why)
 
 
