@@ -138,6 +138,41 @@ def test_a_live_pin_that_cannot_be_taken_out_becomes_what_libvirt_would_give_it(
     assert take_back(host, None)[0].changes == {"emulator": ("0-15", "2")}
 
 
+SAVES = {
+    "a managed save": ["save/nfv-1.save"],
+    "a snapshot": ["snapshot/nfv-1/s1.xml"],
+    "a managed save and 2 snapshots": ["save/nfv-1.save", "snapshot/nfv-1/s1.xml", "snapshot/nfv-1/s2.xml"],
+    "": ["save/nfv-2.save", "snapshot/nfv-2/s1.xml", "snapshot/nfv-1/s1.xml.new"],
+}
+
+
+@pytest.mark.parametrize("saved", SAVES)
+def test_what_comes_again_from_a_saved_state_is_taken_back_again(host: Host, saved: str) -> None:
+    """Where libvirt keeps none, a pin like emupin's is the operator's own."""
+    for path in SAVES[saved]:
+        host.write(f"var/lib/libvirt/qemu/{path}", "")
+    (done,) = take_back(host, means(host))
+    assert (done.done, done.saved) == (True, saved)
+    told = list(command._remarks({NAME: [done]}, True))
+    assert [line.startswith(f"nfv-1: libvirt keeps {saved} of it, from which") for line in told] == [True] * bool(saved)
+    assert take_back(host, means(host)) == []
+    host.write(STORED, domain_xml(emulatorpin="2"))
+    guest = start(host)
+    again = take_back(host, means(host, guest))
+    assert [each.where for each in again] == (["live XML", "persistent XML"] if saved else [])
+    assert guest.allowed(MAIN) == ("2-5" if saved else "2")
+
+
+def test_what_came_again_is_forgotten_with_the_last_saved_state(host: Host) -> None:
+    """A managed save is gone once the guest has started from it."""
+    save = host.write("var/lib/libvirt/qemu/save/nfv-1.save", "")
+    take_back(host, means(host))
+    save.unlink()
+    guest = start(host)
+    assert [each.where for each in take_back(host, means(host, guest))] == ["live XML"]
+    assert former.recall(str(host.root), UUID) == {}
+
+
 def test_a_pin_that_was_taken_out_is_put_back(host: Host) -> None:
     former.remember(str(host.root), UUID, "persistent", {"emulator": "2"}, {"emulator": None}, "")
     host.write(STORED, domain_xml(emulatorpin=None))

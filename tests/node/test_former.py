@@ -79,6 +79,17 @@ def test_a_run_that_began_with_our_pin_has_it_from_its_definition(tmp_path: Path
     assert counting(tmp_path, "4300 99") == []
 
 
+def test_a_pin_that_is_there_after_it_was_undone_is_somebodys(tmp_path: Path) -> None:
+    """Or of a saved state: nobody knows, until somebody asks for it to be undone again."""
+    root = str(tmp_path)
+    remember(tmp_path, {"emulator": "0-3"}, {"emulator": "2"})
+    former.mark_undone(root, UUID, "persistent", "")
+    assert back(tmp_path, {"emulator": "2"}) == {"emulator": "0-3"}
+    assert former.counting(former.recall(root, UUID), RUN)["live"].undone
+    remember(tmp_path, {"emulator": "2"}, {"emulator": "5"})
+    assert back(tmp_path, {"emulator": "5"}) == {"emulator": "2"}
+
+
 def test_it_is_forgotten_with_its_last_definition(tmp_path: Path) -> None:
     folder = tmp_path / "var/lib/emupin/former"
     remember(tmp_path, {}, {"emulator": "2"})

@@ -150,6 +150,46 @@ def test_undo_leaves_what_was_changed_since(host: PrivateHost) -> None:
     assert (inactive_pin(host, guest), live_pin(host, guest)) == (str(CPUS[1]), cpuset.format(CPUS[:2]))
 
 
+def test_undo_takes_back_again_what_a_snapshot_has_brought(host: PrivateHost) -> None:
+    first, second = CPUS[:2]
+    host.install(policy(f"cpus:{second}"))
+    host.run("qemu-img", "create", "-f", "qcow2", "/var/lib/disk.qcow2", "1M")
+    host.run("chmod", "777", "/var/lib", "/var/lib/disk.qcow2")
+    guest = Guest("nfv-1", vcpus=1, emulatorpin=str(first), disks=("/var/lib/disk.qcow2",))
+    host.virsh("define", "/dev/stdin", input=guest.xml.replace("type='raw'", "type='qcow2'"))
+    host.virsh("start", guest.uuid)
+    assert recorded(host, guest, second)
+    host.virsh("snapshot-create-as", guest.uuid, "s1")
+    host.run("rm", "/etc/emupin/policy.yaml")
+    undo = EMUPIN, "apply", "--undo", "--all", "--yes"
+    assert "libvirt keeps a snapshot of it" in host.run(*undo).stderr
+    assert "nothing to take back" in host.run(*undo).stderr
+    for _ in range(2):
+        host.virsh("snapshot-revert", guest.uuid, "s1")
+        assert (live_pin(host, guest), inactive_pin(host, guest)) == (str(second), str(second))
+        host.run(*undo)
+        assert (live_pin(host, guest), inactive_pin(host, guest)) == (str(first), str(first))
+        assert emulator_cpus(host, guest) == {frozenset((first,))}
+
+
+def test_undo_tells_of_a_managed_save_and_how_to_change_it(host: PrivateHost) -> None:
+    first, second = CPUS[:2]
+    host.install(policy(f"cpus:{second}"))
+    guest = Guest("nfv-1", vcpus=1, emulatorpin=str(first))
+    start(host, guest)
+    assert recorded(host, guest, second)
+    host.run("chmod", "-R", "777", "/var/lib/libvirt/qemu")
+    host.virsh("managedsave", guest.uuid)
+    done = host.run("sh", str(CHECKOUT / "install.sh"), "--uninstall", "--undo")
+    assert "nfv-1: libvirt keeps a managed save of it" in done.stderr
+    saved = host.virsh("managedsave-dumpxml", guest.uuid, "--security-info").stdout
+    ours, former = (f"<emulatorpin cpuset='{cpu}'/>" for cpu in (second, first))
+    assert ours in saved
+    host.virsh("managedsave-define", guest.uuid, "/dev/stdin", input=saved.replace(ours, former))
+    host.virsh("start", guest.uuid)
+    assert (live_pin(host, guest), emulator_cpus(host, guest)) == (str(first), {frozenset((first,))})
+
+
 def test_uninstalling_with_undo_leaves_no_pin_behind(host: PrivateHost) -> None:
     host.install(policy())
     guest = Guest("nfv-1", emulatorpin=None)

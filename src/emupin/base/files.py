@@ -19,6 +19,8 @@ AUDIT: Final = "/var/log/emupin/audit.jsonl"
 LIBVIRT_RUN: Final = "/run/libvirt/qemu"
 DEFINITIONS: Final = "/etc/libvirt/qemu"
 """libvirt's persistent definitions."""
+LIBVIRT_STATE: Final = "/var/lib/libvirt/qemu"
+"""Where libvirt keeps the states of guests: managed saves and snapshots."""
 
 LOCK_SECONDS = 4.0
 """How long to wait for another process; then the policy's `on_failure` decides."""

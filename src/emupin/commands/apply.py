@@ -42,6 +42,9 @@ on its way in, by a migration or a restore, --undo does not know: the live pin e
 has what the persistent XML says; `virsh edit` changes that. The hook places the guest again when it is started next or
 libvirtd is restarted, unless the policy has changed.
 
+From a managed save or a snapshot emupin's pins may come again: --undo names guests that have one, and takes such pins
+back when it is run again. For these guests that goes for the same pin set by hand, too.
+
 status: 0 everything is in sync, or was fixed; 1 without --yes: something would change; 2 after an error.
 """
 

@@ -17,7 +17,7 @@ from emupin.node.former import EMULATOR
 
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from emupin.live.undoing import Undone, Wanted
 
@@ -38,10 +38,8 @@ def run(root: str, names: Sequence[str], args: argparse.Namespace) -> int:
     else:
         lines = (f"{line}\n" for each in results.items() for line in _lines(*each, args.yes))
         streams.put("".join(lines).encode())
-        if not found:
-            streams.say("nothing to take back")
-        elif not args.yes and any(each.changes for each in found):
-            streams.say("nothing was changed; add --yes to make the changes")
+        for remark in _remarks(results, args.yes):
+            streams.say(remark)
     for each in found:
         if each.error:
             streams.say(f"{each.name}: {each.where}: {each.error}")
@@ -69,6 +67,24 @@ def _lines(name: str, results: Sequence[Undone], applied: bool) -> Iterator[str]
             yield f"  {each.where}: {_element(key)} {ours or 'none'} -> {before or 'none'}{missed}"
 
 
+def _remarks(results: Mapping[str, Sequence[Undone]], applied: bool) -> Iterator[str]:
+    found = [each for of_guest in results.values() for each in of_guest]
+    if not found:
+        yield "nothing to take back"
+    elif not applied and any(each.changes for each in found):
+        yield "nothing was changed; add --yes to make the changes"
+    for name, of_guest in results.items():
+        yield from (f"{name}: {warning}" for warning in _warnings(of_guest))
+
+
+def _warnings(results: Sequence[Undone]) -> list[str]:
+    """Of pins that may come again, though they are put back."""
+    saved = next((each.saved for each in results if each.saved), "")
+    what = f"libvirt keeps {saved} of it, from which emupin's pins may come again"
+    cure = "run `emupin apply --undo` again then, or use `virsh managedsave-edit` and `virsh snapshot-edit` now"
+    return [f"{what}: {cure}"] if saved else []
+
+
 def _element(key: str) -> str:
     return "<emulatorpin>" if key == EMULATOR else f"<iothreadpin> of iothread{key}"
 
@@ -86,4 +102,9 @@ def _plain(name: str, results: Sequence[Undone]) -> dict[str, object]:
         for key, (before, ours) in each.changes.items()
     ]
     errors = [f"{each.where}: {each.error}" for each in results if each.error]
-    return {"name": name, "changes": changes, "error": "; ".join(errors) or None}
+    return {
+        "name": name,
+        "changes": changes,
+        "warnings": _warnings(results),
+        "error": "; ".join(errors) or None,
+    }

@@ -1,7 +1,8 @@
 """Takes back what emupin has recorded: what stood in libvirt's definitions before, and live threads there, too.
 
 A pin that is no longer the one that emupin put there belongs to somebody else, and stays. libvirt is asked first: where
-it does not answer, nothing has changed.
+it does not answer, nothing has changed. From a managed save or a snapshot emupin's pins may come again: what stood
+there before is remembered as long.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from emupin.engine import topology
 from emupin.engine.startable import obstacle
 from emupin.guest import domainxml
 from emupin.guest.threads import check_process
-from emupin.live import drift
+from emupin.live import drift, savedstates
 from emupin.live.alignment import is_running, live_xml, read_file
 from emupin.node import former
 from emupin.node.claims import Ledger
@@ -57,6 +58,8 @@ class Undone:
     name: str
     where: str
     changes: Mapping[str, tuple[str | None, str | None]] = field(default_factory=dict)
+    saved: str = ""
+    """States of the guest that libvirt keeps, in words; they may bring emupin's pins again."""
     done: bool = False
     error: str = ""
     """What went wrong; where it is `done` all the same, with the threads."""
@@ -108,7 +111,7 @@ def _look(root: str, kind: str, guest: Domain, status: Status | None, run: str) 
         free = cpuset.text(guest.unpinned or host.balanced(host.within(guest.partition)))
     found = {key: pin if pin and not obstacle(cpuset.parse(pin), guest, host) else free for key, pin in before.items()}
     changes = {key: (pin, there.get(key)) for key, pin in found.items() if pin != there.get(key)}
-    return Undone(guest.name, KINDS[kind], changes) if changes else None
+    return Undone(guest.name, KINDS[kind], changes, savedstates.told(root, guest.name)) if changes else None
 
 
 def _put_back(
@@ -122,7 +125,7 @@ def _put_back(
     try:
         means.put_back(uuid, kind, wanted)
         seen = replace(seen, done=True)
-        former.forget(root, uuid, kind, run)
+        (former.mark_undone if seen.saved else former.forget)(root, uuid, kind, run)
         if status:
             _release(root, status, wanted.get(former.EMULATOR), means)
     except EmupinError as error:

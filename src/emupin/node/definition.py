@@ -30,7 +30,7 @@ def _with_former(root: str, settled: Settled, guest: Domain, host: Host) -> Sett
     Raises HostError.
     """
     known = former.recall(root, guest.uuid or "").get(former.PERSISTENT)
-    if known is None:
+    if known is None or known.undone:
         return settled
     there = former.pins_of(guest)
     stood = former.to_put_back(there, known)

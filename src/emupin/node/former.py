@@ -44,6 +44,8 @@ class Former(Frozen):
     ours: Pins
     run: str = ""
     """Of the guest, for its live definition; empty for the persistent one, and in files of before there was any."""
+    undone: bool = False
+    """What stood there before was put back: known still, for a saved state may bring emupin's pins again."""
 
 
 def run_of(root: str, name: str) -> str:
@@ -64,7 +66,9 @@ def recall(root: str, uuid: str) -> dict[str, Former]:
     try:
         found = json.loads(read_bytes(path))
         return {
-            kind: Former(dict(each["before"]), dict(each["ours"]), str(each.get("run", "")))
+            kind: Former(
+                dict(each["before"]), dict(each["ours"]), str(each.get("run", "")), bool(each.get("undone", False))
+            )
             for kind, each in found.items()
         }
     except FileNotFoundError:
@@ -99,6 +103,8 @@ def remember(root: str, uuid: str, kind: str, there: Pins, ours: Pins, run: str)
     """
     known = counting(recall(root, uuid), run)
     former = known.get(kind, Former({}, {}))
+    if former.undone:  # Who has put it there again, a saved state or somebody by hand, nobody knows.
+        former = Former({}, {})
     kept = [key for key in former.ours if _is_ours(key, there, former)]
     before = {**{key: there.get(key) for key in ours}, **{key: former.before[key] for key in kept}}
     ours = {**{key: former.ours[key] for key in kept}, **ours}
@@ -124,10 +130,15 @@ def diff(kind: str, changes: Mapping[str, tuple[str | None, str | None]]) -> lis
 
 
 def forget(root: str, uuid: str, kind: str, run: str) -> None:
-    """Keep of what counts in this `run` all but one definition's. Raises HostError."""
+    """Keep of what counts in this `run` all but one definition's, and what was undone. Raises HostError."""
     known = counting(recall(root, uuid), run)
-    known.pop(kind, None)
-    _keep(root, uuid, known)
+    _keep(root, uuid, {key: each for key, each in known.items() if key != kind and not each.undone})
+
+
+def mark_undone(root: str, uuid: str, kind: str, run: str) -> None:
+    """Note of one definition that what stood there before was put back. Raises HostError."""
+    known = counting(recall(root, uuid), run)
+    _keep(root, uuid, {**known, kind: known[kind].replace(undone=True)})
 
 
 def keep_only(root: str, uuids: frozenset[str]) -> None:
@@ -150,7 +161,8 @@ def _remove(path: str) -> None:
 def _keep(root: str, uuid: str, known: dict[str, Former]) -> None:
     path = _path(root, uuid)
     plain: dict[str, Json] = {
-        kind: {"before": dict(each.before), "ours": dict(each.ours), "run": each.run} for kind, each in known.items()
+        kind: {"before": dict(each.before), "ours": dict(each.ours), "run": each.run, "undone": each.undone}
+        for kind, each in known.items()
     }
     try:
         if not plain:
