@@ -338,6 +338,23 @@ def test_a_definition_with_other_vcpu_pins_gets_its_own_pin_from_a_faked_libvirt
     assert former.recall(str(tmp_path), UUID)["persistent"].before == {"emulator": "2-5"}
 
 
+@pytest.mark.parametrize("kind", [LIVE, CONFIG])
+def test_what_was_before_is_known_where_libvirt_refuses_at_first_with_a_faked_libvirt(
+    guest: FakeDomain, tmp_path: Path, kind: int
+) -> None:
+    FakeGuest(HookHost(tmp_path), "none", {4242: FakeThread("qemu-system-x86", {2}, "")}, "/").host.write(
+        "proc/4242/stat", f"4242 (qemu) S {'0 ' * 18}17 0\n"
+    )
+    record(tmp_path, order())
+    guest.errors = [TIMED_OUT] if kind == LIVE else [0, TIMED_OUT]
+    for expected in (BusyError, None):
+        with pytest.raises(expected) if expected else contextlib.nullcontext():
+            record(tmp_path, order().replace(cpus=frozenset({3})), policy('"cpus:6"'))
+    known = former.recall(str(tmp_path), UUID)
+    assert [(each.before, each.was) for each in known.values()] == [({"emulator": "2-5"}, {})] * 2
+    assert [each.ours for each in known.values()] == [{"emulator": "3"}, {"emulator": "6"}]
+
+
 IMPOSSIBLE = "98", "99"
 """CPUs that the host does not have."""
 

@@ -167,6 +167,13 @@ class _Book(Frozen):
                 raise
             log(self.root, f"{guest.name}: record: {error}", trouble=True)  # The live one ends with the guest.
 
+    def confirm(self, kind: str) -> None:
+        """libvirt has taken what was remembered: a pin of ours from before may be somebody's from now on."""
+        try:
+            former.confirm(self.root, self.uuid, kind)
+        except HostError as error:
+            log(self.root, f"{self.uuid}: record: {error}", trouble=True)
+
     def tidy(self, domain: libvirt.virDomain) -> None:
         """Forget guests that libvirt does not know any more. Raises libvirtError."""
         known = frozenset(each.UUIDString() for each in domain.connect().listAllDomains())
@@ -244,6 +251,7 @@ def _change(
     ours = {key: cpuset.text(cpus) for key, cpus in pins.items()}
     book.remember(kind[0], guest, ours)
     libvirtd.change_pins(domain, pins, kind[1])
+    book.confirm(kind[0])
     there = former.pins_of(guest)
     changes = {key: (there.get(key), pin) for key, pin in ours.items()}
     before = there.get(EMULATOR)

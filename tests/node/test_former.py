@@ -90,6 +90,14 @@ def test_a_pin_that_is_there_after_it_was_undone_is_somebodys(tmp_path: Path) ->
     assert back(tmp_path, {"emulator": "5"}) == {"emulator": "2"}
 
 
+def test_our_pin_of_before_is_ours_until_libvirt_has_taken_the_next(tmp_path: Path) -> None:
+    remember(tmp_path, {"emulator": "0-3"}, {"emulator": "2"})
+    remember(tmp_path, {"emulator": "2"}, {"emulator": "5"})
+    assert [back(tmp_path, {"emulator": pin}) for pin in ("2", "5")] == [{"emulator": "0-3"}] * 2
+    former.confirm(str(tmp_path), UUID, "persistent")
+    assert [back(tmp_path, {"emulator": pin}) for pin in ("2", "5")] == [{}, {"emulator": "0-3"}]
+
+
 def test_it_is_forgotten_with_its_last_definition(tmp_path: Path) -> None:
     folder = tmp_path / "var/lib/emupin/former"
     remember(tmp_path, {}, {"emulator": "2"})

@@ -44,6 +44,8 @@ class Former(Frozen):
     ours: Pins
     run: str = ""
     """Of the guest, for its live definition; empty for the persistent one, and in files of before there was any."""
+    was: Mapping[str, str | None] = {}
+    """What emupin had put there ahead of `ours`, until libvirt has taken those: it may have refused."""
     undone: bool = False
     """What stood there before was put back: known still, for a saved state may bring emupin's pins again."""
 
@@ -67,7 +69,11 @@ def recall(root: str, uuid: str) -> dict[str, Former]:
         found = json.loads(read_bytes(path))
         return {
             kind: Former(
-                dict(each["before"]), dict(each["ours"]), str(each.get("run", "")), bool(each.get("undone", False))
+                dict(each["before"]),
+                dict(each["ours"]),
+                str(each.get("run", "")),
+                dict(each.get("was", {})),
+                bool(each.get("undone", False)),
             )
             for kind, each in found.items()
         }
@@ -97,7 +103,7 @@ def pins_of(guest: Domain) -> Pins:
 
 
 def remember(root: str, uuid: str, kind: str, there: Pins, ours: Pins, run: str) -> None:
-    """Note that emupin puts the pins `ours` where `there` are, in a definition of the guest in this `run`.
+    """Note that emupin is to put the pins `ours` where `there` are, in a definition of the guest in this `run`.
 
     Raises HostError.
     """
@@ -107,12 +113,23 @@ def remember(root: str, uuid: str, kind: str, there: Pins, ours: Pins, run: str)
         former = Former({}, {})
     kept = [key for key in former.ours if _is_ours(key, there, former)]
     before = {**{key: there.get(key) for key in ours}, **{key: former.before[key] for key in kept}}
-    ours = {**{key: former.ours[key] for key in kept}, **ours}
-    _keep(root, uuid, {**known, kind: Former(before, ours, run if kind == LIVE else "")})
+    was = {key: there.get(key) for key in kept if key in ours}
+    ours = {**{key: there.get(key) for key in kept}, **ours}
+    _keep(root, uuid, {**known, kind: Former(before, ours, run if kind == LIVE else "", was)})
+
+
+def confirm(root: str, uuid: str, kind: str) -> None:
+    """Note that libvirt has taken what `remember` was told of. Raises HostError."""
+    known = recall(root, uuid)
+    if kind in known and known[kind].was:
+        _keep(root, uuid, {**known, kind: known[kind].replace(was={})})
 
 
 def _is_ours(key: str, there: Pins, former: Former) -> bool:
-    return key in former.ours and key in former.before and there.get(key) == former.ours[key]
+    if key not in former.ours or key not in former.before:
+        return False
+    pin = there.get(key)
+    return pin == former.ours[key] or (key in former.was and pin == former.was[key])
 
 
 def to_put_back(there: Pins, former: Former) -> dict[str, str | None]:
@@ -120,7 +137,7 @@ def to_put_back(there: Pins, former: Former) -> dict[str, str | None]:
     return {
         key: before
         for key, before in former.before.items()
-        if _is_ours(key, there, former) and before != former.ours[key]
+        if _is_ours(key, there, former) and before != there.get(key)
     }
 
 
@@ -161,7 +178,13 @@ def _remove(path: str) -> None:
 def _keep(root: str, uuid: str, known: dict[str, Former]) -> None:
     path = _path(root, uuid)
     plain: dict[str, Json] = {
-        kind: {"before": dict(each.before), "ours": dict(each.ours), "run": each.run, "undone": each.undone}
+        kind: {
+            "before": dict(each.before),
+            "ours": dict(each.ours),
+            "run": each.run,
+            "was": dict(each.was),
+            "undone": each.undone,
+        }
         for kind, each in known.items()
     }
     try:
