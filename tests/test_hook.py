@@ -525,6 +525,19 @@ def test_where_nothing_is_persisted_the_cure_is_a_command(host: Host) -> None:
     assert not (host.root / "run/emupin/impossible").exists()
 
 
+def test_a_pin_of_an_iothread_that_never_followed_is_for_its_owner_to_change(host: Host) -> None:
+    pinned = domain_xml().replace("</vcpu>", "</vcpu><iothreads>1</iothreads>")
+    pinned = pinned.replace("</cputune>", "<iothreadpin iothread='1' cpuset='99'/></cputune>")
+    host.write(STORED, pinned)
+    assert host.call("prepare", pinned).status == 0
+    (entry,) = host.audit()
+    assert entry["warnings"] == [
+        "libvirt cannot start the guest with the <iothreadpin> of iothread 1 of its definition: CPU 99 is not online; "
+        f"`virsh iothreadpin {UUID} 1 0-15 --config` changes it"
+    ]
+    assert not (host.root / "run/emupin/impossible").exists()
+
+
 def test_a_guest_without_a_definition_has_its_xml_from_somewhere(host: Host) -> None:
     host.set_policy(REFUSE)
     assert "correct it where the guest's XML comes from" in host.call("prepare", OFFLINE).error

@@ -129,7 +129,7 @@ def serve(call: Call) -> bytes:
 def _act(call: Call, decision: Decision) -> bytes:
     """Do what comes of the decision for a guest that a rule takes; what is to be printed. Raises EmupinError."""
     _set_refuses(call, decision.plan.on_failure)
-    if call.operation == "prepare" and decision.obstacle:
+    if call.operation == "prepare" and decision.stuck:
         from emupin.node.ownpin import judge
 
         decision = call.decision = judge(call.root, decision, call.refuses)

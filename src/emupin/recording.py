@@ -215,11 +215,13 @@ def _record_persistent(domain: libvirt.virDomain, root: str, policy: Policy, boo
     settled = settle_definition(root, policy, guest)
     if not settled.plan.persist or not settled.differs(guest):
         return None
-    pins: Mapping[str, Cpus | None]
+    pins: dict[str, Cpus | None] = {key: settled.back.get(key) for key in settled.removed}
+    why = "its iothreads do not go with the emulator threads any more: their pins gave way to what stood there before"
     if settled.pin is not None:
-        pins, why = _differing(guest, settled.pin, settled.plan.follow_iothreads), _changed_to(settled.pin)
-    else:
-        pins, before = {key: settled.back.get(key) for key in settled.removed}, settled.back.get(EMULATOR)
+        pins.update(_differing(guest, settled.pin, settled.plan.follow_iothreads))
+        why = _changed_to(settled.pin) if EMULATOR in pins else why
+    elif settled.obstacle:
+        before = settled.back.get(EMULATOR)
         what = f"gave way to what stood there before ({cpuset.format(before)})" if before else "was taken out"
         why = f"its pin {what}, libvirt cannot start the guest with it: {settled.obstacle}"
     done = _change(domain, guest, pins, (PERSISTENT, libvirt.VIR_DOMAIN_AFFECT_CONFIG), book, why)

@@ -79,6 +79,54 @@ def test_the_partition_is_narrowed_between_two_starts(host: PrivateHost) -> None
     assert emulator_cpus(host, guest) == {frozenset((first,))}
 
 
+def with_iothread(host: PrivateHost) -> Guest:
+    """A guest that was recorded on the second CPU, where its iothread went with it, and is shut off now."""
+    first, second = CPUS[:2]
+    host.install(policy(f'cpus:{second}", "vcpu:0').replace("persist: true", "persist: true, iothreads: follow"))
+    narrow(host, first, second)
+    guest = Guest("nfv-1", vcpus=1, emulatorpin=None)
+    host.virsh("define", "/dev/stdin", input=guest.xml.replace("</vcpu>", "</vcpu><iothreads>1</iothreads>"))
+    host.virsh("start", guest.uuid)
+    assert recorded(host, guest, second)
+    assert f"<iothreadpin iothread='1' cpuset='{second}'/>" in host.virsh("dumpxml", "--inactive", guest.uuid).stdout
+    host.virsh("destroy", guest.uuid)
+    eventually(lambda: not host.path("/sys/fs/cgroup/cpuset/machine/qemu-1-nfv-1.libvirt-qemu").exists())
+    return guest
+
+
+def test_the_pins_of_iothreads_go_back_where_they_follow_no_more(host: PrivateHost) -> None:
+    first = CPUS[0]
+    guest = with_iothread(host)
+    host.set_policy(policy(f"cpus:{first}"))
+    host.run(EMUPIN, "apply", "--all", "--yes")
+    assert pin_on_disk(host, guest) == str(first)
+    assert "<iothreadpin" not in host.path("/etc/libvirt/qemu/nfv-1.xml").read_text()
+    narrow(host, first)
+    host.virsh("start", guest.uuid)
+
+
+def test_an_impossible_pin_of_an_iothread_is_corrected_like_the_emulators(host: PrivateHost) -> None:
+    first, second = CPUS[:2]
+    guest = with_iothread(host)
+    host.virsh("emulatorpin", guest.uuid, str(first), "--config")
+    narrow(host, first)
+    assert host.virsh("start", guest.uuid, check=False).returncode
+    assert f"with the <iothreadpin> of iothread 1 of its definition: CPU {second} is outside" in str(host.audit()[-1])
+    assert eventually(lambda: f"iothread='1' cpuset='{first}'" in host.path("/etc/libvirt/qemu/nfv-1.xml").read_text())
+    host.virsh("start", guest.uuid)
+
+
+def test_nobody_corrects_a_definition_for_the_xml_that_a_guest_is_created_from(host: PrivateHost) -> None:
+    host.install(policy())
+    guest = Guest("nfv-1", emulatorpin=None)
+    define(host, guest)
+    bad = guest.xml.replace("</cputune>", f"<emulatorpin cpuset='{ABSENT}'/></cputune>")
+    assert host.virsh("create", "/dev/stdin", input=bad, check=False).returncode
+    assert "correct it where the guest's XML comes from" in str(host.audit()[-1])
+    assert not host.path("/run/emupin/impossible").exists()
+    assert inactive_pin(host, guest) is None
+
+
 def test_an_image_with_an_impossible_pin_is_restored_where_no_placement_passes(host: PrivateHost) -> None:
     host.install(policy(name="other-*"))
     narrow(host, *CPUS[:2])

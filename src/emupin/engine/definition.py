@@ -28,13 +28,13 @@ class Settled(Frozen):
     obstacle: str | None = None
     """Why libvirt cannot start the guest with the pin that is there, which goes; None: it does not go."""
     removed: tuple[str, ...] = ()
-    """Whose pins go: the emulator's, and those of iothreads, by their numbers, that follow it and say the same."""
+    """Whose pins go: the emulator's, and those of iothreads, by their numbers, that follow it or did once."""
     back: Mapping[str, Cpus] = {}
     """What they give way to, where that is known: what stood there before emupin's own."""
 
     def differs(self, guest: Domain) -> bool:
         """Whether the definition `guest` says something else."""
-        return bool(self.obstacle) or (self.pin is not None and not self.plan.is_in(guest))
+        return bool(self.removed) or (self.pin is not None and not self.plan.is_in(guest))
 
 
 def settle(guest: Domain, made: Plan, host: Host | None) -> Settled:

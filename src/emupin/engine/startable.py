@@ -30,6 +30,17 @@ def obstacle(cpus: Cpus, guest: Domain, host: Host | None) -> str | None:
     return _missing(cpus, guest, host) or _thread_context(cpus, guest, host)
 
 
+def stuck(guest: Domain, host: Host | None) -> dict[str, str]:
+    """Why libvirt fails to start `guest` with pins that its own XML has, by whose they are: `emulator`, or an iothread.
+
+    An iothread is put in its cgroup as the emulator is, but allocates nothing (qemuProcessSetupIOThread).
+    """
+    own = obstacle(guest.emulatorpin, guest, host) if guest.emulatorpin else None
+    pins = guest.iothreadpins if host else {}
+    found = {str(each): host and _missing(pins[each], guest, host) for each in guest.iothreads if each in pins}
+    return {key: why for key, why in {"emulator": own, **found}.items() if why}
+
+
 def risk(cpus: Cpus, guest: Domain, host: Host | None) -> str | None:
     """Why libvirt may fail to start `guest` later with that pin: as `obstacle`, and what numad has yet to decide."""
     if host is None or not guest.memory.automatic:

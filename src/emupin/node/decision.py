@@ -16,7 +16,7 @@ from emupin.engine.host import canonical
 from emupin.engine.hostcache import read_cached
 from emupin.engine.plan import plan
 from emupin.engine.situation import cpus_that_matter
-from emupin.engine.startable import obstacle
+from emupin.engine.startable import obstacle, stuck
 from emupin.guest.domainxml import read
 from emupin.node.claims import Ledger
 
@@ -50,8 +50,13 @@ class Decision(Frozen):
         return tuple(each for each in (*self.problems, *self.plan.warnings) if each not in told)
 
     @property
+    def stuck(self) -> dict[str, str]:
+        """Why libvirt cannot start the guest with the pins that its XML has, by whose they are; as `startable` says."""
+        return stuck(self.guest, self.host)
+
+    @property
     def obstacle(self) -> str | None:
-        """Why libvirt cannot start the guest with the pin that its XML has; None where it can, or there is none."""
+        """The same of the emulator's pin alone; None where it can, or there is none."""
         pin = self.guest.emulatorpin
         return obstacle(pin, self.guest, self.host) if pin else None
 

@@ -13,7 +13,10 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from emupin.engine.host import Host
     from emupin.guest.domain import Domain
+    from emupin.node.former import Pins
     from emupin.policy.values import Policy
+
+    Cpus = frozenset[int]
 
 
 def settle_definition(root: str, policy: Policy, guest: Domain) -> Settled:
@@ -21,7 +24,11 @@ def settle_definition(root: str, policy: Policy, guest: Domain) -> Settled:
     host = read_host(root, policy, guest)
     _, planned = plan_beside(Ledger.look(root, policy, host), guest, policy, host)
     settled = settle(guest, planned, host)
-    return _with_former(root, settled, guest, host) if settled.obstacle else settled
+    if settled.obstacle:
+        return _with_former(root, settled, guest, host)
+    decides = planned.cpus is not None or planned.failed
+    stood = former.once_followed(root, guest) if decides and not planned.follow_iothreads else {}
+    return settled.replace(removed=tuple(stood), back=_startable(stood, guest, host))
 
 
 def _with_former(root: str, settled: Settled, guest: Domain, host: Host) -> Settled:
@@ -36,6 +43,10 @@ def _with_former(root: str, settled: Settled, guest: Domain, host: Host) -> Sett
     stood = former.to_put_back(there, known)
     ours = [key for key in stood if there[key] == there[former.EMULATOR] and key not in settled.removed]
     removed = (*settled.removed, *ours)
-    back = {key: cpuset.parse(pin) for key in removed if (pin := stood.get(key))}
-    startable = {key: cpus for key, cpus in back.items() if obstacle(cpus, guest, host) is None}
-    return settled.replace(removed=removed, back=startable)
+    return settled.replace(removed=removed, back=_startable({key: stood.get(key) for key in removed}, guest, host))
+
+
+def _startable(pins: Pins, guest: Domain, host: Host) -> dict[str, Cpus]:
+    """Those of the `pins` that libvirt can start the guest with."""
+    found = {key: cpuset.parse(pin) for key, pin in pins.items() if pin}
+    return {key: cpus for key, cpus in found.items() if obstacle(cpus, guest, host) is None}

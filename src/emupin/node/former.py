@@ -141,6 +141,16 @@ def to_put_back(there: Pins, former: Former) -> dict[str, str | None]:
     }
 
 
+def once_followed(root: str, guest: Domain) -> dict[str, str | None]:
+    """The pins that emupin has put on iothreads in the persistent definition `guest`, each with what was there before.
+
+    Raises HostError.
+    """
+    known = recall(root, guest.uuid or "").get(PERSISTENT) if guest.iothreadpins else None
+    stood = to_put_back(pins_of(guest), known) if known and not known.undone else {}
+    return {key: before for key, before in stood.items() if key != EMULATOR}
+
+
 def diff(kind: str, changes: Mapping[str, tuple[str | None, str | None]]) -> list[str]:
     """Pins of the definition of a `kind` that were `changes`, each from one to another, as lines of a diff."""
     return [f"{sign}{kind} {key}: {pin}" for key, pins in changes.items() for sign, pin in zip("-+", pins) if pin]
