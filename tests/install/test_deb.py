@@ -76,6 +76,12 @@ dpkg --remove emupin
 ls /run/emupin/claims
 dpkg --purge emupin
 ls /run/emupin/claims /etc/emupin/policy.yaml /var/log/emupin/audit.jsonl
+dpkg --install /tmp/given/emupin.deb >/dev/null
+echo "== a copy that lost its hook to the package"
+cmp /etc/libvirt/hooks/qemu.d/50-emupin /usr/share/emupin/hook && echo "the package's hook"
+dpkg --purge emupin
+ls /etc/libvirt/hooks
+ls /run/emupin/claims /etc/emupin/policy.yaml /var/log/emupin/audit.jsonl
 sh "$checkout/install.sh" --uninstall >/dev/null
 dpkg --install /tmp/given/emupin.deb >/dev/null
 reloads >/dev/null
@@ -131,6 +137,14 @@ def test_another_copy_in_force_keeps_what_both_share(life: dict[str, list[str]])
     assert [line for line in lines if line.startswith("note: /etc/libvirt/hooks/qemu.d/50-emupin is another copy's")]
     assert lines.count("/run/emupin/claims") == 2
     assert {"/etc/emupin/policy.yaml", "/var/log/emupin/audit.jsonl"} <= set(lines)
+
+
+def test_another_copy_that_waits_for_its_hook_keeps_what_both_share(life: dict[str, list[str]]) -> None:
+    lines = life["a copy that lost its hook to the package"]
+    assert "the package's hook" in lines
+    assert "qemu.d" not in lines
+    assert "emupin: policy and audit trail stay: /usr/local/share/emupin/hook is another copy's" in lines
+    assert {"/run/emupin/claims", "/etc/emupin/policy.yaml", "/var/log/emupin/audit.jsonl"} <= set(lines)
 
 
 def test_removing_takes_the_hook_away_reloads_and_tells_of_the_recorded_pins(life: dict[str, list[str]]) -> None:
