@@ -70,12 +70,19 @@ ls -A /etc/libvirt/hooks
 reloads
 ls /usr/lib/emupin || echo "no library"
 cat /etc/emupin/policy.yaml
+echo "== another copy"
+rpm --install --nodeps /tmp/given/emupin-*-2.noarch.rpm
+sh "$checkout/install.sh" >/dev/null
+touch /run/emupin/claims /var/log/emupin/audit.jsonl
+rpm --erase emupin
+cmp /etc/libvirt/hooks/qemu.d/50-emupin /usr/local/share/emupin/hook && echo "the other copy's hook"
+ls /run/emupin/claims /etc/emupin/policy.yaml /var/log/emupin/audit.jsonl
 """
 
 
 @pytest.fixture(scope="module")
 def life(packages: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[str]]:
-    return steps(run(tmp_path_factory.mktemp("life"), packages, LIFE))
+    return steps(run(tmp_path_factory.mktemp("life"), packages, f"checkout={CHECKOUT}\n{LIFE}"))
 
 
 def test_installing_leaves_a_foreign_hook_alone_compiles_and_reloads(life: dict[str, list[str]]) -> None:
@@ -102,3 +109,9 @@ def test_erasing_takes_the_hook_and_the_library_away_and_keeps_the_policy(life: 
     assert "1" in lines
     assert "no library" in lines
     assert "version: 1" in lines
+
+
+def test_another_copy_in_force_keeps_its_hook_and_what_both_share(life: dict[str, list[str]]) -> None:
+    lines = life["another copy"]
+    assert "the other copy's hook" in lines
+    assert {"/run/emupin/claims", "/etc/emupin/policy.yaml", "/var/log/emupin/audit.jsonl"} <= set(lines)
