@@ -50,6 +50,7 @@ trap 'cat /var/log/dpkg.log | tail -3' EXIT
 echo '#!/bin/sh' >/etc/libvirt/hooks/qemu
 chmod +x /etc/libvirt/hooks/qemu
 daemon libvirtd
+state() { dpkg-query --show --showformat '${db:Status-Status}\n' emupin; }
 echo "== install"
 dpkg --install /tmp/given/old.deb
 ls /etc/libvirt/hooks/qemu.d
@@ -83,6 +84,35 @@ dpkg --purge emupin
 ls /etc/libvirt/hooks
 ls /run/emupin/claims /etc/emupin/policy.yaml /var/log/emupin/audit.jsonl
 sh "$checkout/install.sh" --uninstall >/dev/null
+dpkg --install /tmp/given/emupin.deb >/dev/null
+reloads >/dev/null
+echo "== called off"
+mkdir -p /tmp/rival/DEBIAN
+cat >/tmp/rival/DEBIAN/control <<'TEXT'
+Package: rival
+Version: 1
+Architecture: all
+Maintainer: nobody <nobody@example.org>
+Description: takes emupin's place
+Conflicts: emupin
+Replaces: emupin
+Provides: emupin
+TEXT
+printf '#!/bin/sh\nexit 1\n' >/tmp/rival/DEBIAN/preinst
+chmod +x /tmp/rival/DEBIAN/preinst
+dpkg-deb --build /tmp/rival >/dev/null
+dpkg --auto-deconfigure --install /tmp/rival.deb || state
+cmp /etc/libvirt/hooks/qemu.d/50-emupin /usr/share/emupin/hook && echo "hook as shipped"
+find /usr/lib/emupin -name '*.pyc' | wc -l
+find /usr/lib/emupin -name '*.py' | wc -l
+reloads >/dev/null
+echo "== what cannot be removed"
+mkdir -p /run/emupin/busy
+mount -t tmpfs tmpfs /run/emupin/busy
+dpkg --remove emupin
+state
+ls -A /etc/libvirt/hooks
+umount /run/emupin/busy
 dpkg --install /tmp/given/emupin.deb >/dev/null
 reloads >/dev/null
 echo "== remove"
@@ -145,6 +175,20 @@ def test_another_copy_that_waits_for_its_hook_keeps_what_both_share(life: dict[s
     assert "qemu.d" not in lines
     assert "emupin: policy and audit trail stay: /usr/local/share/emupin/hook is another copy's" in lines
     assert {"/run/emupin/claims", "/etc/emupin/policy.yaml", "/var/log/emupin/audit.jsonl"} <= set(lines)
+
+
+def test_a_removal_that_is_called_off_leaves_the_hook_in_place(life: dict[str, list[str]]) -> None:
+    lines = life["called off"]
+    assert "removed /etc/libvirt/hooks/qemu.d/50-emupin" in lines
+    state, hook, compiled, modules = lines[-4:]
+    assert (state, hook) == ("installed", "hook as shipped")
+    assert compiled == modules
+
+
+def test_what_cannot_be_removed_is_said_and_keeps_nothing_else(life: dict[str, list[str]]) -> None:
+    lines = life["what cannot be removed"]
+    assert "warning: /run/emupin could not be removed: see above, and remove it" in lines
+    assert lines[-2:] == ["config-files", "qemu"]
 
 
 def test_removing_takes_the_hook_away_reloads_and_tells_of_the_recorded_pins(life: dict[str, list[str]]) -> None:
