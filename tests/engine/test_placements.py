@@ -386,3 +386,15 @@ def test_a_guest_whose_vcpus_may_run_anywhere_is_at_home_with_its_memory(placeme
     assert plan(guest, policy('"cpus:2"', checks="numa: error", pool="2"), SMT).failed
     without_cpus = SMT.replace(nodes={0: SMT.online, 1: frozenset()})
     assert plan(guest, policy(placement, checks="floating: off", pool="2"), without_cpus).cpus == frozenset((2,))
+
+
+def test_what_was_dedicated_is_not_the_pool_at_the_next_call() -> None:
+    """The pool without interrupts is CPU 3, where a vCPU floats: CPU 2 is dedicated, and stays so."""
+    guest = GuestXml({0: "10", 1: "3,11"})
+    rules = policy("pool, dedicated", checks="floating: error", pool="2-3")
+    machine = SMT.replace(interrupts=frozenset((2,)))
+    first = decide(guest, rules, machine)
+    assert (first.cpus, first.dedicated) == (frozenset((2,)), True)
+    again = decide(guest, rules, machine, Others(previous=first.cpus))
+    recorded = decide(replace(guest, emulatorpin="2"), rules, machine)
+    assert [(each.cpus, each.dedicated) for each in (again, recorded)] == [(first.cpus, True)] * 2

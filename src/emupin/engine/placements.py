@@ -114,11 +114,20 @@ def _pool(_placement: Placement, situation: Situation) -> Choice:
 
     quiet = left - interrupted(situation) or left
     before, pin = situation.others.previous, situation.guest.emulatorpin
-    if before and before <= left and len(before) >= len(quiet):
+    if before and before <= left and len(before) >= len(quiet) and not _may_be_alone(before, situation):
         return Choice(before)
-    if pin and pin <= left and len(pin) == len(quiet) and pin.isdisjoint(vcpu_cpus(situation.guest)):
+    own = vcpu_cpus(situation.guest)
+    if pin and pin <= left and len(pin) == len(quiet) and pin.isdisjoint(own) and not _may_be_alone(pin, situation):
         return Choice(pin)
     return Choice(quiet)
+
+
+def _may_be_alone(cpus: Cpus, situation: Situation) -> bool:
+    """Whether the rule may have dedicated `cpus` to the guest: no pool has given it those then."""
+    rule = situation.rule
+    return any(
+        each.word in (AUTO, DEDICATED) and (each.number or 1) == len(cpus) for each in (*rule.placement, *rule.vhost)
+    )
 
 
 def _dedicated(placement: Placement, situation: Situation) -> Choice:
