@@ -604,6 +604,18 @@ def stale_trail(lab: Lab) -> None:
     os.utime(lab.path("var/log/emupin/audit.jsonl"), (lab.now - 3600,) * 2)
 
 
+@fault(PROBLEM, "the audit trail lacks entries: 1 entry could not be written")
+def lost_entry(lab: Lab) -> None:
+    lab.audit(lab.entry("prepare"))
+    lab.write("run/emupin/audit-lost/2026-01-01T00:00:00.000000Z_1_prepare", "")
+
+
+@fault(WARNING, "1 of the last 2 lines of")
+def deep_trail(lab: Lab) -> None:
+    """More than Python's JSON reader takes."""
+    lab.audit("[" * 60_000 + "\n" + lab.entry("prepare"))
+
+
 @fault(WARNING, "policy.yaml has a time in the future")
 def file_from_the_future(lab: Lab) -> None:
     os.utime(lab.path("etc/emupin/policy.yaml"), (lab.now + 3600,) * 2)
@@ -629,6 +641,15 @@ CONSEQUENCES = {
     "writable_policy_folder": ["there is no last good policy"],
 }
 """What else must be found, where one fault brings another."""
+
+
+def test_a_trail_that_was_just_rotated_is_as_good_as_before(lab: Lab) -> None:
+    stale_trail(lab)
+    trail = lab.path("var/log/emupin/audit.jsonl")
+    os.utime(trail, (lab.now,) * 2)
+    trail.rename(f"{trail}.1")
+    assert lab.faults() == []
+    assert "there is no audit trail since it was rotated" in str(lab.examine())
 
 
 @pytest.mark.parametrize("name", FAULTS)

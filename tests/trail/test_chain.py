@@ -19,6 +19,7 @@ from emupin.base.jsonline import encode
 from emupin.trail.chain import verify
 from emupin.trail.findings import Head, Verdict
 from emupin.trail.lines import Line, find
+from emupin.trail.sources import find_trails
 from emupin.trail.spans import Links, chain
 from emupin.trail.writer import append, read_head
 
@@ -244,6 +245,17 @@ def test_rotated_and_compressed_files_are_read_in_their_order(names: list[str], 
     assert [Path(file).name for file in files] == names
     verdict = verify(files, read_head(str(small)))
     assert (verdict.findings, verdict.entries) == ((), 8)
+
+
+def test_a_file_that_is_being_compressed_counts_once(small: Path) -> None:
+    """logrotate removes the plain file when the other is whole."""
+    spread(small, NAMES[0])
+    path = current(small).with_name("audit.jsonl.1.gz")
+    path.write_bytes(gzip.compress(path.with_name("audit.jsonl.1").read_bytes())[:40])
+    for argument in ([], [str(path.parent)]):
+        (trail,) = find_trails(argument, str(small))
+        verdict = verify(trail.files, read_head(str(small)))
+        assert (verdict.findings, verdict.entries) == ((), 8)
 
 
 @pytest.mark.parametrize("names", NAMES)

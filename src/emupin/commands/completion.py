@@ -28,7 +28,7 @@ def complete(parser: argparse.ArgumentParser) -> None:
         if "GUEST" in words or "UUID" in words:
             action.completer = _guests_or_files if "FILE" in words else guests  # type: ignore[attr-defined]
         elif words and not {"FILE", "FOLDER", "OLD"}.intersection(words):
-            action.completer = argcomplete.SuppressCompleter()  # type: ignore[attr-defined]
+            action.completer = lambda **_facts: []  # type: ignore[attr-defined]
     argcomplete.autocomplete(parser)
 
 

@@ -157,7 +157,7 @@ def _was_called(machine: Machine, since: float) -> bool:
         try:
             entry = json.loads(line)
             when = datetime.strptime(entry["time"], "%Y-%m-%dT%H:%M:%S.%fZ").replace(tzinfo=timezone.utc)
-        except (ValueError, KeyError, TypeError):
+        except (ValueError, KeyError, TypeError, RecursionError):
             continue  # Not an entry: `check_trail` says so.
         if entry.get("op") in BY_LIBVIRT and when.timestamp() >= since:
             return True

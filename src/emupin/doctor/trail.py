@@ -13,6 +13,7 @@ from emupin.base.kept import POLICIES_KEPT, TOPOLOGIES_KEPT, place
 from emupin.doctor.diagnosis import Diagnosis, ok, problem, unknown, warning
 from emupin.doctor.machine import unreadable
 from emupin.node.claims import Ledger
+from emupin.trail import chain, lines
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -82,7 +83,8 @@ def check_trail(machine: Machine) -> Iterator[Diagnosis]:
     """The trail is a private file of whole entries. Raises HostError."""
     status, path = machine.status(AUDIT, follow=False), machine.path(AUDIT)
     if status is None:
-        yield ok("there is no audit trail yet: no decision was needed")
+        why = "since it was rotated" if _last(machine) else "yet: no decision was needed"
+        yield ok(f"there is no audit trail {why}")
         return
     if not stat.S_ISREG(status.st_mode):
         yield problem(f"{path} is not a regular file, so nothing can be written to it", "replace it by one")
@@ -103,14 +105,14 @@ def _secrecy(path: str, status: os.stat_result) -> Iterator[Diagnosis]:
         yield warning(f"{path} may be read or written by others", f"`chmod 0600 {path}`")
 
 
-def _content(path: str, lines: list[bytes]) -> Iterator[Diagnosis]:
-    bad = sum(not _is_entry(line) for line in lines if line.endswith(b"\n"))
-    if lines and not lines[-1].endswith(b"\n"):
+def _content(path: str, last: list[bytes]) -> Iterator[Diagnosis]:
+    bad = sum(not _is_entry(line) for line in last if line.endswith(b"\n"))
+    if last and not last[-1].endswith(b"\n"):
         yield warning(f"the last line of {path} is cut off (power loss?)", "nothing to do: the next entry repairs it")
     if bad:
-        what = f"{bad} of the last {len(lines)} lines of {path} are not valid entries"
+        what = f"{bad} of the last {len(last)} lines of {path} are not valid entries"
         yield warning(what, "`emupin audit verify` names them; an interrupted line stays in the trail")
-    elif lines:
+    elif last:
         yield ok(f"{path} ends in whole entries")
 
 
@@ -134,26 +136,38 @@ def _is_kept(machine: Machine, kind: str, digest: str) -> bool:
 def _is_entry(line: bytes) -> bool:
     try:
         return isinstance(json.loads(line), dict)
-    except ValueError:
+    except (ValueError, RecursionError):
         return False
+
+
+def _last(machine: Machine) -> str | None:
+    """The youngest file of the trail that is not compressed, as seen from the root folder. Raises HostError."""
+    names = map(os.path.basename, lines.find(machine.root))
+    found = [name for name in names if os.path.splitext(name)[1] not in lines.OPENERS]
+    return f"{os.path.dirname(AUDIT)}/{found[-1]}" if found else None
 
 
 def last_lines(machine: Machine) -> list[bytes]:
     """The last lines of the trail, each with its end; none where there is no trail. Raises HostError."""
+    path = _last(machine)
+    if path is None:
+        return []
     try:
-        with open(machine.path(AUDIT), "rb") as file:
+        with open(machine.path(path), "rb") as file:
             start = max(0, file.seek(0, os.SEEK_END) - TAIL)
             file.seek(start)
-            lines = file.read().splitlines(keepends=True)
+            found = file.read().splitlines(keepends=True)
     except FileNotFoundError:
         return []
     except OSError as error:
-        raise unreadable(machine.path(AUDIT), error) from None
-    return lines[1:] if start else lines  # The first may be cut.
+        raise unreadable(machine.path(path), error) from None
+    return found[1:] if start else found  # The first may be cut.
 
 
 def check_currency(machine: Machine) -> Iterator[Diagnosis]:
     """The trail has what was decided last: each decision claims CPUs, then writes its entry. Raises EmupinError."""
+    for finding in chain.pending(machine.root):
+        yield problem(f"the audit trail lacks entries: {finding.text}", "see syslog for the reason")
     machine.status(f"{RUN}/claims")  # The ledger itself takes one that it must not read for none.
     since = [claim.since for claim in Ledger.look(machine.root, None).claims.values()]
     uptime = machine.text("/proc/uptime")
@@ -161,7 +175,8 @@ def check_currency(machine: Machine) -> Iterator[Diagnosis]:
         yield ok("no CPUs are claimed: no decision is missing from the audit trail")
         return
     decided = machine.now - float(uptime.split()[0]) + max(since)
-    status = machine.status(AUDIT)
+    path = _last(machine)
+    status = machine.status(path) if path else None
     if status is None or status.st_mtime < decided - SLACK:
         yield problem(
             "the audit trail is older than the last decision: entries are missing",
@@ -198,9 +213,9 @@ def _from_the_future(machine: Machine) -> Iterator[str]:
         status = machine.status(path)
         if status and status.st_mtime > machine.now + SLACK:
             yield machine.path(path)
-    lines = [line for line in last_lines(machine) if _is_entry(line)]
+    last = [line for line in last_lines(machine) if _is_entry(line)]
     try:
-        when = datetime.strptime(json.loads(lines[-1])["time"], "%Y-%m-%dT%H:%M:%S.%fZ") if lines else None
+        when = datetime.strptime(json.loads(last[-1])["time"], "%Y-%m-%dT%H:%M:%S.%fZ") if last else None
     except (ValueError, KeyError, TypeError):
         return  # An entry without a time is not for the clock.
     if when and when.replace(tzinfo=timezone.utc).timestamp() > machine.now + SLACK:

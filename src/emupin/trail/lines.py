@@ -11,7 +11,7 @@ import os
 import re
 import stat
 import zlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from typing import IO, Any
@@ -64,8 +64,16 @@ def find(root: str) -> list[str]:
         return []
     except OSError as error:
         raise HostError(folder, f"cannot be read: {error.strerror}", "run it as root") from None
-    ages = {each: found for each in present if (found := age(each, name))}
+    ages = {each: found for each in whole(present) if (found := age(each, name))}
     return [os.path.join(folder, each) for each in sorted(ages, key=lambda each: ages[each])]
+
+
+def whole(names: Sequence[str]) -> Iterator[str]:
+    """Those of a folder's files that nobody is compressing right now: logrotate removes the plain file last."""
+    for each in names:
+        plain, end = os.path.splitext(each)
+        if end not in OPENERS or plain not in names:
+            yield each
 
 
 def installed(root: str) -> list[str]:

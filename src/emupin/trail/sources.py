@@ -12,7 +12,7 @@ from emupin.base.files import AUDIT, STATE
 from emupin.base.text import printable
 from emupin.trail.archive import Archive, beside
 from emupin.trail.chain import verify
-from emupin.trail.lines import DamagedError, age, entry, find, identity, installed, read_file
+from emupin.trail.lines import DamagedError, age, entry, find, identity, installed, read_file, whole
 from emupin.trail.writer import HEAD, head_in
 
 if TYPE_CHECKING:
@@ -178,7 +178,7 @@ def _below(folder: str) -> Iterator[str]:
 
     for place, folders, names in os.walk(folder, onerror=refuse):
         folders.sort()
-        yield from (os.path.join(place, name) for name in sorted(names) if age(name, NAME))
+        yield from (os.path.join(place, name) for name in sorted(whole(names)) if age(name, NAME))
 
 
 def _age(path: str) -> tuple[int, str, int]:
