@@ -145,7 +145,7 @@ if in_ci; then
 else
     cat <<'TEXT'
 tests/run.sh: not run, because each takes longer:
-  tests/run.sh tests/install     packages, install.sh and the Ansible role, in throw-away roots (ten minutes)
+  tests/run.sh tests/install     packages, install.sh and the Ansible role, in throw-away roots (four minutes)
   tests/run.sh tests/microvm     two kernels with cgroup v2, in micro VMs (ten minutes)
   tests/run.sh tests/host        Debian 12 and 13 with systemd and AppArmor, under QEMU (half an hour)
 TEXT

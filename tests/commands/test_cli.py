@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -25,11 +26,12 @@ def root(tmp_path: Path) -> Path:
 
 
 def shell(root: Path, script: str) -> subprocess.CompletedProcess[bytes]:
-    """`script` in a shell, with the command in `$emupin` and a guest in `$guest`."""
+    """`script` in a shell, with the command as `emupin` and a guest in `$guest`."""
     xml = root / "guest.xml"
     xml.write_bytes(guest())
-    env = {**environment(root), "emupin": f"{sys.executable} -m emupin", "guest": str(xml)}
-    return subprocess.run(["bash", "-c", script], capture_output=True, env=env, timeout=60, check=False)
+    env = {**environment(root), "guest": str(xml)}
+    command = f'emupin() {{ {shlex.quote(sys.executable)} -m emupin "$@"; }}\n'
+    return subprocess.run(["bash", "-c", command + script], capture_output=True, env=env, timeout=60, check=False)
 
 
 def test_version(root: Path) -> None:
@@ -78,14 +80,14 @@ def test_no_policy_installed(tmp_path: Path) -> None:
 
 
 def test_reader_that_went_away_is_no_error_message(root: Path) -> None:
-    done = shell(root, "$emupin rewrite $guest | true; echo ${PIPESTATUS[0]}")
+    done = shell(root, "emupin rewrite $guest | true; echo ${PIPESTATUS[0]}")
     assert done.stdout in (b"0\n", b"141\n")  # a pipe may take all before its reader ends
     assert done.stderr == b""
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full")
 def test_full_stdout(root: Path) -> None:
-    done = shell(root, "$emupin rewrite $guest >/dev/full")
+    done = shell(root, "emupin rewrite $guest >/dev/full")
     assert (done.returncode, done.stderr) == (
         2,
         b"stdout: cannot be written: No space left on device; the output is incomplete\n",
@@ -97,7 +99,7 @@ def test_full_stdout(root: Path) -> None:
     "words", ["--help", "host --help", "host --json", "collect", "collect -o -", "host --snapshot"]
 )
 def test_every_command_says_that_stdout_is_full(root: Path, words: str) -> None:
-    done = shell(root, f"$emupin {words} >/dev/full")
+    done = shell(root, f"emupin {words} >/dev/full")
     assert (done.returncode, done.stderr.count(b"\n"), done.stderr[:25]) == (2, 1, b"stdout: cannot be written")
 
 
@@ -107,21 +109,21 @@ def test_an_archive_on_stdout(root: Path) -> None:
     os.mkfifo(folder / "fifo")
     files = "var/lib/.*|head|host.json|status.json|doctor.json|node.json"
     done = shell(
-        root, f"$emupin collect 2>&1 >a.tgz; echo $?; tar tzf a.tgz | grep -Evx '{files}'".replace("a.tgz", f"{root}/a")
+        root, f"emupin collect 2>&1 >a.tgz; echo $?; tar tzf a.tgz | grep -Evx '{files}'".replace("a.tgz", f"{root}/a")
     )
     assert (done.stdout, done.stderr) == (b"0\n", b"")
-    cut = shell(root, "$emupin collect | head -c 10 | wc -c; echo ${PIPESTATUS[0]}")
+    cut = shell(root, "emupin collect | head -c 10 | wc -c; echo ${PIPESTATUS[0]}")
     assert (cut.stdout.split(), cut.stderr) in [([b"10", code], b"") for code in (b"0", b"141")]
 
 
 @pytest.mark.parametrize(
     ("script", "status", "stdout"),
     [
-        ("$emupin rewrite $guest >&-", 2, b""),
-        ("$emupin collect >&-", 2, b""),
-        ("$emupin rewrite <&-", 2, b""),
-        ("$emupin rewrite $guest.missing 2>&-", 2, b""),
-        ("$emupin rewrite --in-place $guest <&- >&- 2>&-", 0, b""),
+        ("emupin rewrite $guest >&-", 2, b""),
+        ("emupin collect >&-", 2, b""),
+        ("emupin rewrite <&-", 2, b""),
+        ("emupin rewrite $guest.missing 2>&-", 2, b""),
+        ("emupin rewrite --in-place $guest <&- >&- 2>&-", 0, b""),
     ],
 )
 def test_closed_streams_are_never_files(root: Path, script: str, status: int, stdout: bytes) -> None:

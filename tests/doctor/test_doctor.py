@@ -765,15 +765,12 @@ def test_names_cannot_act_on_the_terminal() -> None:
 
 def test_command_on_a_tree(lab: Lab) -> None:
     well = emupin(lab.root, "doctor")
-    assert (well.returncode, well.stdout.decode().startswith("all is well"), well.stderr) == (0, True, b"")
+    said = "no problems found, but an ordinary user" if os.geteuid() else "all is well"
+    assert (well.returncode, said in well.stdout.decode(), well.stderr) == (0, True, b"")
     no_hook(lab)
     ill = emupin(lab.root, "doctor")
     assert ill.returncode == 1
-    assert ill.stdout.decode().splitlines()[:3] == [
-        "hook",
-        "  problem  the hook is not installed",
-        "             run install.sh",
-    ]
+    assert "hook\n  problem  the hook is not installed\n             run install.sh\n" in ill.stdout.decode()
     plain = json.loads(emupin(lab.root, "doctor", "--json").stdout)
     assert plain["problem"] == 1
     assert {"level": "problem", "what": "the hook is not installed", "cure": "run install.sh", "area": "hook"} in plain[

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import pty
 import select
+import shlex
 import shutil
 import subprocess
 import sys
@@ -33,7 +34,8 @@ def environment(tmp_path: Path) -> dict[str, str]:
             (tmp_path / folder / f"{name}.xml").write_text("")
     command = tmp_path / "bin/emupin"
     command.parent.mkdir()
-    command.write_text(f'#!/bin/sh\nPYTHONPATH={CHECKOUT}/src exec {sys.executable} -m emupin "$@"\n')
+    sources, python = shlex.quote(str(CHECKOUT / "src")), shlex.quote(sys.executable)
+    command.write_text(f'#!/bin/sh\nPYTHONPATH={sources} exec {python} -m emupin "$@"\n')
     command.chmod(0o755)
     path = f"{command.parent}:/usr/sbin:/usr/bin:/sbin:/bin"
     return {"PATH": path, "EMUPIN_ROOT": str(tmp_path), "HOME": str(tmp_path), "LC_ALL": "C.UTF-8", "TERM": "dumb"}
@@ -79,7 +81,7 @@ def in_zsh(line: str, environment: dict[str, str], folder: Path) -> list[str]:
     zsh = [need("zsh"), "-f", "-i"]
     with subprocess.Popen(zsh, env=environment, cwd=folder, stdin=other, stdout=other, stderr=other) as shell:
         os.close(other)
-        os.write(main, (ZSH % COMPLETION).encode() + line.encode() + b"\t")
+        os.write(main, (ZSH % shlex.quote(str(COMPLETION))).encode() + line.encode() + b"\t")
         deadline = time.monotonic() + 60
         while not found.exists() and time.monotonic() < deadline:
             if select.select([main], [], [], 0.1)[0]:  # A terminal that nobody reads stops the shell.

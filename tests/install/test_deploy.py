@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import shutil
 import subprocess
 import sys
@@ -23,7 +24,7 @@ def node(tmp_path: Path) -> dict[str, str]:
     """The environment of a node with a policy where `emupin` is the checkout's."""
     command = tmp_path / "bin/emupin"
     command.parent.mkdir()
-    command.write_text(f'#!/bin/sh\nexec {sys.executable} -m emupin "$@"\n')
+    command.write_text(f'#!/bin/sh\nexec {shlex.quote(sys.executable)} -m emupin "$@"\n')
     command.chmod(0o755)
     root = make_root(tmp_path / "root")
     return {**environment(root), "PATH": f"{command.parent}:/usr/sbin:/usr/bin:/sbin:/bin"}

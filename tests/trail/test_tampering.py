@@ -9,6 +9,7 @@ import gzip
 import json
 import os
 import random
+import shlex
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -243,7 +244,7 @@ def test_every_subcommand_takes_the_files_in_the_order_of_a_shell(action: str, t
 def test_every_subcommand_reads_pipes_like_files(action: str, tmp_path: Path) -> None:
     paths = Trail(tmp_path).put({})
     pipes = " ".join(f"<({'zcat' if path.endswith('.gz') else 'cat'} {path})" for path in reversed(paths))
-    command = f"{sys.executable} -m emupin audit {action}"
+    command = f"{shlex.quote(sys.executable)} -m emupin audit {action}"
     no_place = "sed 's,/[^ ]*:[0-9]*,PLACE,'"
     script = f"{command} {pipes} | {no_place} | diff - <({command} {' '.join(paths)} | {no_place})"
     done = subprocess.run(["bash", "-c", script], env=environment(tmp_path / "no"), capture_output=True, check=False)
