@@ -176,7 +176,8 @@ class Ledger(Book):
         from emupin.node import guestthreads
 
         main = guestthreads.main_thread(self.root, pid)
-        return main > 0 and not main & ~self._promised(uuid)
+        workers = guestthreads.vhost_workers(self.root, pid) if claim.vhost else 0
+        return main > 0 and not main & ~claim.cpus and not workers & ~claim.vhost
 
     def finds_strangers(self, uuid: str | None, cpus: Cpus) -> bool:
         """Whether threads of guests other than `uuid` are on some of `cpus` after all; `others` knows of them then.
