@@ -26,7 +26,7 @@ and the command `emupin`. Needs /usr/bin/python3, 3.9 or later; no network. A se
 
   --check        print what would change, change nothing; status 1 if something would, 2 if it cannot be installed
   --prefix DIR   where bin/, lib/ and share/ go (default /usr/local)
-  --hook PLACE   auto: as said above; qemu.d: qemu.d/50-emupin in any case (libvirt 6.5.0 or later); later: in
+  --hook PLACE   auto: as described above; qemu.d: qemu.d/50-emupin in any case (libvirt 6.5.0 or later); later: in
                  share/emupin/ only, where `place-hook install` finds it: for packages and images (default: auto)
   --uninstall    remove what was installed; policy and audit trail stay
   --undo         before that, take the pins back that emupin recorded in libvirt's definitions

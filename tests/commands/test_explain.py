@@ -191,11 +191,13 @@ def test_a_guest_that_cannot_be_looked_at_is_named(root: Path) -> None:
 def test_a_guest_from_elsewhere_is_told_so(root: Path) -> None:
     done = emupin(root, "explain", "fixtures/xml/nova-1.1-pinned.xml", cwd=PROJECT)
     assert done.returncode == 0
-    assert b"give its own host with --host FILE, or skip what needs a host with --host none" in done.stderr
+    assert (
+        b"use --host with a snapshot of the host it runs on, or skip what needs a host with --host none" in done.stderr
+    )
     given = emupin(
         root, "explain", "fixtures/xml/nova-1.1-pinned.xml", "--host", "fixtures/host/vm-2.json", cwd=PROJECT
     )
-    assert b"which fixtures/host/vm-2.json does not have online: give with --host its own host, or skip" in given.stderr
+    assert b"which fixtures/host/vm-2.json does not have online: use --host with a snapshot of" in given.stderr
 
 
 # -- what a guest is called -------------------------------------------------------------------------------------------

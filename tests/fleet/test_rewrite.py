@@ -123,7 +123,7 @@ def test_guest_from_a_larger_host(tmp_path: Path) -> None:
     done = emupin(laptop, "rewrite", data=guest())
     assert (done.returncode, done.stdout, done.stderr.count(b"\n")) == (2, b"", 1)
     assert b"pinned to CPUs 4-5, which this host does not have" in done.stderr
-    assert b"--host FILE" in done.stderr
+    assert b"use --host with a snapshot of the host it runs on" in done.stderr
     assert b"--host none" in done.stderr
     assert emupin(laptop, "rewrite", "--host", "none", data=guest()).stdout == CHANGED
 

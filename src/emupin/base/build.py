@@ -25,7 +25,7 @@ def reinstall(library: str = LIBRARY) -> str:
         return "reinstall the package emupin"
     if os.path.basename(folder) in ("emupin", "src"):
         return "run install.sh"
-    return "install the package emupin, or run install.sh of its source: this command came alone"
+    return "install the package emupin, or run install.sh of its source: only the command line is installed"
 
 
 def build(folder: str = LIBRARY) -> str:

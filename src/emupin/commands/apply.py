@@ -30,20 +30,20 @@ EPILOG = """\
 Without --yes nothing is changed: the lines of <cputune> that would change in libvirt's live and persistent XML are
 shown, and the threads that would move. With --yes the threads are moved first, as the hook does it, then libvirt is
 asked to change its XML. A guest that is shut off has its persistent XML changed, where the policy says
-`persist: true`: its next start has the pin at once. One that cannot be placed now is a warning: its next start decides
-again, and a pin that libvirt could not start it with is taken out, or gives way to what stood there before emupin's.
-Guests that no rule takes, or that a rule keeps, are left alone.
+`persist: true`: its next start has the pin at once. A guest that cannot be placed now only causes a warning; the
+decision is made again at its next start, and a pin that libvirt could not start it with is taken out, or gives way to
+what stood there before emupin's. Guests that no rule takes, or that a rule keeps, are left alone.
 
 The hook goes on with the installed policy, whatever --policy says here.
 
 --undo puts back the pins that stood in libvirt's XML before emupin recorded its own, and moves the threads there. A pin
-that was changed since stays, and one that libvirt cannot start the guest with now is left out. What a guest was given
-on its way in, by a migration or a restore, --undo does not know: the live pin ends with that run, and the next start
-has what the persistent XML says; `virsh edit` changes that. The hook places the guest again when it is started next or
-libvirtd is restarted, unless the policy has changed.
+that was changed since stays, and one that libvirt cannot start the guest with now is left out. --undo does not know of
+a pin applied during an incoming migration or restore: the live pin ends with that run, and the next start has what the
+persistent XML says; `virsh edit` changes that. The hook places the guest again when it is started next or libvirtd is
+restarted, unless the policy has changed.
 
-From a managed save or a snapshot emupin's pins may come again: --undo names guests that have one, and takes such pins
-back when it is run again. For these guests that goes for the same pin set by hand, too.
+A managed save or a snapshot may bring emupin's pins back: --undo names guests that have one, and takes such pins back
+when it is run again. For these guests that applies to the same pin set by hand, too.
 
 status: 0 everything is in sync, or was fixed; 1 without --yes: something would change; 2 after an error.
 """

@@ -17,8 +17,7 @@ def absent_cpus(guest: Domain, facts: Facts) -> str:
     absent = frozenset().union(guest.cpuset or (), *guest.vcpupins.values()) - facts.host.online
     if not absent:
         return ""
-    own = "with --host its own host" if facts.source else "its own host with --host FILE"
     return (
         f"the guest is pinned to {named(absent)}, which {facts.source or 'this host'} does not have online: "
-        f"give {own}, or skip what needs a host with --host none"
+        "use --host with a snapshot of the host it runs on, or skip what needs a host with --host none"
     )

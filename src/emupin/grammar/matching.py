@@ -97,7 +97,7 @@ def _uuid(item: Value, text: str) -> str:
     if not WILDCARDS.isdisjoint(text):
         if not _fits_some_uuid(text.lower()):
             hint = f"libvirt prints hexadecimal digits and hyphens, as in {UUID}"
-            item.complain(f"no UUID fits {show(text)!r}", hint)
+            item.complain(f"no UUID matches {show(text)!r}", hint)
         return text.lower()
     digits = _hexadecimal(text)
     if digits is None:
