@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 from hosts import HOOK, POLICY, PROJECT, UUID, Answer, Host, domain_xml, python
 
-from emupin.node import postponed
+from emupin import hook
+from emupin.node import postponed, store
 
 REFUSE = POLICY.replace("rules:", "defaults: {on_failure: refuse}\nrules:")
 IMPOSSIBLE = '["vcpu:7", "cpus:3"]'
@@ -523,6 +524,14 @@ def test_where_nothing_is_persisted_the_cure_is_a_command(host: Host) -> None:
     answer = host.call("prepare", OFFLINE)
     assert f"`virsh emulatorpin {UUID} 0-15 --config` changes it" in answer.error
     assert not (host.root / "run/emupin/impossible").exists()
+
+
+def test_an_ordinary_users_own_libvirt_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It calls the same hook (qemu:///session), and nothing is there to read its policy with, or to claim CPUs."""
+    monkeypatch.delenv("EMUPIN_ROOT", raising=False)
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    monkeypatch.setattr(store, "find", lambda _root: pytest.fail("it looks for a policy"))
+    assert [hook.run(hook.Call("0", "desktop", each)) for each in ("prepare", "started", "release")] == [0, 0, 0]
 
 
 def test_a_pin_of_an_iothread_that_never_followed_is_for_its_owner_to_change(host: Host) -> None:

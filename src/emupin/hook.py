@@ -98,7 +98,8 @@ def run(call: Call) -> int:
 
 def serve(call: Call) -> bytes:
     """Do what the operation wants; what is to be printed, nothing where nothing changes. Raises EmupinError."""
-    if call.operation not in (*DECIDES, *ENFORCES, "release"):
+    is_session = os.geteuid() and not call.root  # An ordinary user's own libvirt: nothing there is emupin's to place.
+    if is_session or call.operation not in (*DECIDES, *ENFORCES, "release"):
         return b""
     from emupin.node import store
 
@@ -136,7 +137,11 @@ def _act(call: Call, decision: Decision) -> bytes:
     if not decision.plan.failed:
         return _rewrite(call, decision) if call.operation in DECIDES else _enforce(call, decision)
     failure = HostError(f"guest {call.name}", decision.plan.reason, "change its pins or the policy")
-    changes = [] if call.refuses else _impossible(call, decision)
+    if decision.plan.taken and call.operation in ENFORCES and not call.refuses:
+        from emupin.node.refuge import move_away
+
+        raise HostError(failure.where, f"{failure.what}; {move_away(call.root, decision)}", failure.hint)
+    changes = [] if call.refuses else _removal(call, decision)
     if not changes:
         raise failure
     from emupin.node import told
@@ -190,15 +195,15 @@ def _rewrite(call: Call, decision: Decision) -> bytes:
     """The rewritten XML; nothing where the pin is right already."""
     plan = decision.plan
     if plan.pin is None:
-        return _changed(call, decision, _impossible(call, decision))
+        return _changed(call, decision, _removal(call, decision))
     from emupin.guest.splice import edits
 
     return _changed(call, decision, edits(decision.data, decision.guest, plan.pin, plan.follow_iothreads))
 
 
-def _impossible(call: Call, decision: Decision) -> list[Edit]:
-    """What takes out a pin that comes in and that libvirt cannot start the guest with."""
-    if call.operation not in FILTERS or not decision.obstacle:
+def _removal(call: Call, decision: Decision) -> list[Edit]:
+    """What takes out a pin that comes in and must not hold: libvirt cannot start the guest with it, or it is taken."""
+    if call.operation not in FILTERS or not (decision.obstacle or decision.plan.taken):
         return []
     from emupin.node.ownpin import removal
 

@@ -223,7 +223,7 @@ def _record_persistent(domain: libvirt.virDomain, root: str, policy: Policy, boo
     elif settled.obstacle:
         before = settled.back.get(EMULATOR)
         what = f"gave way to what stood there before ({cpuset.format(before)})" if before else "was taken out"
-        why = f"its pin {what}, libvirt cannot start the guest with it: {settled.obstacle}"
+        why = f"its pin {what}, {settled.obstacle}"
     done = _change(domain, guest, pins, (PERSISTENT, libvirt.VIR_DOMAIN_AFFECT_CONFIG), book, why)
     return done and done.replace(rule=settled.plan.rule, placement=settled.plan.placement)
 

@@ -53,7 +53,7 @@ from emupin import hook, order, recording
 from emupin.base import cpuset
 from emupin.grammar.policyfile import compile_policy
 from emupin.live import alignment, applying
-from emupin.node import adoption, decision, enforce, oldbook, store
+from emupin.node import adoption, decision, enforce, oldbook, refuge, store
 
 Cpus = frozenset[int]
 
@@ -161,20 +161,21 @@ class Guest:
         alone = any(thread.alone for thread in self.others)
         return not alone and any(thread.cpus == together(self.others) for thread in self.workers)
 
-    def share(self, threads: list[Thread], now: int) -> None:
+    def share(self, threads: list[Thread]) -> None:
         """These have nothing alone."""
         for thread in threads:
             thread.alone = False
-        self._take_stock(now)
+        self._take_stock({})
 
     def put(self, tid: int, cpus: Cpus, alone: bool, now: int) -> None:
-        """emupin has put a thread there."""
+        """emupin has put a thread there; where some were already, the guest has what it was promised since then."""
+        there = {cpu: [each.since for each in self.emulators.values() if cpu in each.cpus] for cpu in cpus}
         self.threads[tid] = Thread(cpus, "emupin", now, alone)
-        self._take_stock(now)
+        self._take_stock({cpu: min(since, default=now) for cpu, since in there.items()})
 
-    def _take_stock(self, now: int) -> None:
+    def _take_stock(self, since: Mapping[int, int]) -> None:
         kept = together(thread for thread in self.emulators.values() if thread.alone)
-        self.given = {cpu: self.given.get(cpu, now) for cpu in kept}
+        self.given = {cpu: self.given.get(cpu, since.get(cpu, 0)) for cpu in kept}
 
     def xml(self, pin: str | None, live: bool = False) -> str:
         tunes = "".join(f"<vcpupin vcpu='{vcpu}' cpuset='{cpus}'/>" for vcpu, cpus in sorted(self.pins.items()))
@@ -337,9 +338,9 @@ class World:
     def _share_by_decision(self, guest: Guest) -> None:
         """Workers go with the other threads where no place of their own is to be had."""
         if self.placement(guest) in ("pool", "cpus", "vcpu"):
-            guest.share(guest.others, self.now)
+            guest.share(guest.others)
         if guest.workers_go_along or self.placement(guest, VHOST) in ("pool", "cpus", "vcpu"):
-            guest.share(guest.workers, self.now)
+            guest.share(guest.workers)
 
     def _take_over(self, log: str, records: bool) -> None:
         """What the process did to threads and definitions, and what it left behind to be recorded.
@@ -349,9 +350,9 @@ class World:
         for line in log.splitlines():
             kind, *words = json.loads(line)
             if kind == "thread":
-                tid, cpus = words
+                tid, cpus, flees = words
                 guest = next(each for each in self.guests if tid in each.threads)
-                alone = len(cpus) == self.dedicates(guest, tid - guest.pid) and self.pool.issuperset(cpus)
+                alone = len(cpus) == self.dedicates(guest, tid - guest.pid) and self.pool.issuperset(cpus) and not flees
                 if records:
                     alone = guest.given.keys() >= set(cpus)
                 guest.put(tid, frozenset(cpus), alone, self.now)
@@ -396,9 +397,9 @@ class World:
             for each, offset in ((guest.others, EMULATOR), (guest.workers, VHOST)) if apart else ((threads, EMULATOR),):
                 cpus = together(each)
                 if len(cpus) != self.dedicates(guest, offset) or not cpus <= self.pool:
-                    guest.share(each, self.now)
+                    guest.share(each)
             if guest.workers_go_along:
-                guest.share(guest.workers, self.now)
+                guest.share(guest.workers)
 
     # -- the oracle ----------------------------------------------------------------------------------------------------
 
@@ -669,6 +670,14 @@ def _pretend(world: World, log: Path) -> None:
         with log.open("a") as file:
             file.write(json.dumps(words) + "\n")
 
+    flees, move_away = False, refuge.move_away
+
+    def flee(root: str, decision: decision.Decision) -> str:
+        """A guest without a placement leaves what others have: it has nothing alone by that."""
+        nonlocal flees
+        flees = True
+        return move_away(root, decision)
+
     def move(tid: int, cpus: Cpus) -> None:
         global _pretending
         _pretending = True
@@ -677,7 +686,7 @@ def _pretend(world: World, log: Path) -> None:
             raise ProcessLookupError(3, "No such process")
         guest.threads[tid] = Thread(frozenset(cpus))
         world.show(guest, tid)
-        note("thread", tid, sorted(cpus))
+        note("thread", tid, sorted(cpus), flees)
         _pretending = False
 
     def start(*_: Any) -> None:
@@ -692,6 +701,7 @@ def _pretend(world: World, log: Path) -> None:
     clock = time.clock_gettime
     os.sched_setaffinity = move  # type: ignore[assignment]
     order._start = start  # type: ignore[assignment]
+    refuge.move_away = flee
     time.clock_gettime = lambda which: clock(which) + world.clock
     for module in (hook, recording):
         module.os.sched_setaffinity = move

@@ -465,6 +465,17 @@ def test_a_cpu_is_nobody_elses_until_the_last_of_those_who_may_have_it_has_left(
     assert placed(host, C) == "64-66"
 
 
+def test_a_guest_in_place_stays_where_libvirt_starts_another_beside_it(host: Host) -> None:
+    """Before, the next restart of libvirtd drove it away, or took its claim where there was no other CPU."""
+    two_running(host)
+    show_process(host, "64", "64")
+    run(host, C, "64")
+    assert placed(host, A, "migrate") == "64"
+    host.set_policy(REFUSE.replace("64-127", "64").replace(', "vcpu:0"', ""))
+    assert placed(host, A, "migrate") == "64"
+    assert claims(host)[UUID] == (frozenset((64,)), True)
+
+
 def test_guests_that_libvirt_starts_all_over_the_pool_get_cpus_of_their_own(host: Host) -> None:
     """Before `started` has moved it, and before libvirt's record says so, each is confined to all of the pool."""
     guests = [replace(each, emulatorpin="64-127") for each in (A, B, C)]

@@ -9,6 +9,7 @@ import pytest
 from .expect import define, emulator_cpus, inactive_pin, live_pin, of_kind, start
 from .guests import CPUS, Guest
 from .host import PrivateHost, eventually
+from .test_confined import EMUPIN
 
 HOME, SPARE = CPUS[:2]
 """Every guest's only vCPU runs on the first; the second is all that the pool has."""
@@ -111,3 +112,33 @@ def test_iothreads_follow(host: PrivateHost) -> None:
     host.set_policy(text.replace("follow", "keep"))
     start(host, stays)
     assert {thread.allowed for thread in of_kind(host.threads(stays.name), "iothread")} == {frozenset((SPARE,))}
+
+
+def test_a_guest_without_a_place_leaves_the_cpu_that_its_old_pin_shares_with_the_holder(host: PrivateHost) -> None:
+    """libvirt starts it with the pin of its last run, which another guest was given since."""
+    host.install(POLICY.replace(', "vcpu:0"', ""))
+    former, holder = (Guest(f"nfv-{number}", vcpus=1, emulatorpin=None) for number in (1, 2))
+    start(host, former)
+    assert recorded(host, former, SPARE)
+    host.virsh("destroy", former.uuid)
+    start(host, holder)
+    assert recorded(host, holder, SPARE)
+
+    host.virsh("start", former.uuid)
+    assert (placed(host, holder), emulator_cpus(host, former)) == (SPARE, {frozenset((HOME,))})
+    (failed,) = [entry for entry in host.audit() if entry["outcome"] == "failed" and entry["op"] == "started"]
+    assert f"its pin is {SPARE}, and CPU {SPARE} is dedicated to guest nfv-2 ({holder.uuid})" in str(failed["reason"])
+    assert f"its emulator threads were moved to {HOME}" in str(failed["reason"])
+    host.restart_libvirtd()
+    assert (placed(host, holder), emulator_cpus(host, former)) == (SPARE, {frozenset((HOME,))})
+
+    host.virsh("managedsave", former.uuid)
+    host.virsh("start", former.uuid)
+    assert live_pin(host, former) is None
+    assert placed(host, holder) == SPARE
+    host.virsh("destroy", former.uuid)
+    host.run(EMUPIN, "apply", "--yes", former.name)
+    assert inactive_pin(host, former) is None
+    host.virsh("destroy", holder.uuid)
+    host.virsh("start", former.uuid)
+    assert recorded(host, former, SPARE)

@@ -26,7 +26,7 @@ class Settled(Frozen):
     pin: Cpus | None = None
     """None: the pin that is there stays, or goes."""
     obstacle: str | None = None
-    """Why libvirt cannot start the guest with the pin that is there, which goes; None: it does not go."""
+    """What is wrong with the pin that is there, which goes; None: it does not go."""
     removed: tuple[str, ...] = ()
     """Whose pins go: the emulator's, and those of iothreads, by their numbers, that follow it or did once."""
     back: Mapping[str, Cpus] = {}
@@ -38,14 +38,15 @@ class Settled(Frozen):
 
 
 def settle(guest: Domain, made: Plan, host: Host | None) -> Settled:
-    """What the plan `made` for `guest` means for its XML: the pin, or nothing, or that an impossible one goes.
+    """What the plan `made` for `guest` means for its XML: the pin, or nothing, or that one goes which must not hold.
 
     A guest that no rule takes, or that a rule keeps, is left as it is.
     """
     if made.pin is not None:
         return Settled(made, made.pin)
     ours = made.cpus is not None or made.failed
-    why = obstacle(guest.emulatorpin, guest, host) if ours and guest.emulatorpin else None
+    impossible = obstacle(guest.emulatorpin, guest, host) if ours and guest.emulatorpin else None
+    why = f"libvirt cannot start the guest with it: {impossible}" if impossible else made.taken
     if why is None:
         return Settled(made)
     pins = guest.iothreadpins.items() if made.follow_iothreads else ()

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from emupin.base import cpuset
 from emupin.base.frozen import Frozen
-from emupin.engine.checks import CHECKS, named
+from emupin.engine.checks import CHECKS, is_or_are, named
 from emupin.engine.placements import choose, expand
 from emupin.engine.situation import Others, Situation, all_of, floating_vcpus, holders, pinned_vcpus, pins
 from emupin.engine.startable import risk
@@ -67,6 +67,8 @@ class Plan(Frozen):
     vhost_placement: str | None = None
     vhost_dedicated: bool = False
     """Likewise `dedicated`."""
+    taken: str | None = None
+    """Who has CPUs of the pin alone that the XML of a guest without a placement has, which must not hold then."""
     unstartable: str | None = None
     """Why libvirt could not start the guest with this pin; None where it can."""
 
@@ -130,7 +132,15 @@ def plan(guest: Domain, policy: Policy, host: Host | None, others: Others = NOBO
         on_failure=rule.on_failure,
         persist=rule.persist,
         follow_iothreads=rule.follow_iothreads,
+        taken=_taken_by_others(guest, others),
     )
+
+
+def _taken_by_others(guest: Domain, others: Others) -> str | None:
+    """A pin may be what emupin recorded when the guest ran last; who was given those CPUs since has them alone."""
+    both = all_of(others.dedicated) & (guest.emulatorpin or frozenset())
+    whose = holders(both, others.names, others.dedicated)
+    return f"{named(both)} {is_or_are(both)} dedicated to {whose}" if both else None
 
 
 def _arrivals(guest: Domain, host: Host | None, others: Others) -> tuple[str, ...]:

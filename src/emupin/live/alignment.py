@@ -16,7 +16,7 @@ from emupin.engine.definition import settle
 from emupin.engine.plan import plan
 from emupin.engine.situation import cpus_that_matter
 from emupin.guest import domainxml, splice, statusxml
-from emupin.live import causes, observe
+from emupin.live import observe
 from emupin.live.drift import DEFINED, LIVE, PERSISTENT, Drift
 
 if TYPE_CHECKING:
@@ -102,7 +102,7 @@ def _look_shut_off(request: Request, name: str, facts: Facts) -> Look:
 
 def _stored_drifts(guest: Domain, settled: Settled) -> list[Drift]:
     if settled.obstacle:
-        return [Drift(PERSISTENT, "<emulatorpin>", None, guest.emulatorpin, causes.impossible(settled.obstacle))]
+        return [Drift(PERSISTENT, "<emulatorpin>", None, guest.emulatorpin, settled.obstacle)]
     cause = "not recorded since the guest was defined, or the plan has changed"
     pins = [("<emulatorpin>", guest.emulatorpin)]
     if settled.plan.follow_iothreads:

@@ -137,10 +137,6 @@ def of_live(views: Views) -> str:
     return f"`virsh {views.command} --live`, and the persistent XML has another pin again"
 
 
-def impossible(why: str) -> str:
-    return f"libvirt cannot start the guest with it: {why}"
-
-
 def of_persistent(views: Views) -> str:
     if _was_planned(views.persistent, views):
         return _changed(views)

@@ -216,7 +216,7 @@ def _stored_drifts(live: Live) -> Iterator[Drift]:
     if settled is None or stored is None or not settled.plan.persist:
         return
     if settled.obstacle:
-        yield Drift(PERSISTENT, "<emulatorpin>", None, stored.emulatorpin, causes.impossible(settled.obstacle))
+        yield Drift(PERSISTENT, "<emulatorpin>", None, stored.emulatorpin, settled.obstacle)
     for subject in _subjects(live, stored, settled.plan, settled.pin) if settled.pin else ():
         if subject.views.persistent != settled.pin:
             cause = causes.of_persistent(subject.views)

@@ -137,6 +137,8 @@ class Book:
         """By UUID."""
         self.starting: dict[str, Start] = {}
         """By UUID."""
+        self.in_place: str | None = None
+        """The UUID of the guest that is asked about, if its threads are where it was promised."""
         self.history: dict[str, int] = {}
         """What guests that are gone held, by UUID, the latest last."""
 
@@ -201,18 +203,20 @@ class Book:
         """Where emulator threads may be, or will be, by UUID.
 
         What the guest `uuid` has alone it does not lose to a mere record: libvirt starts guests where they were once.
+        Nor does it lose it to threads once it is in place: whoever comes later is the one to go.
         Nor does a record count of a guest that was promised CPUs, and is not here yet or was seen on them: that is
         where libvirt starts it, for the moment until the hook has moved it, and it may be all of the pool.
         """
         mine = self.claims.get(uuid or "")
         kept = ~mine.alone if mine else -1
+        held = kept if uuid and uuid == self.in_place else -1
         found = {owner: start.emulator & kept for owner, start in self.starting.items() if not self._promised(owner)}
         for owner, _, _, _, _, recorded, seen, floats in self.records.values():
             if floats or seen < 0:
                 found[owner] = recorded & kept
             else:
                 promised = self._promised(owner) if recorded & ~seen else 0
-                found[owner] = seen if promised and not seen & ~promised else recorded & kept | seen
+                found[owner] = seen & held if promised and not seen & ~promised else recorded & kept | seen & held
         for owner, claim in self.claims.items():
             found[owner] = found.get(owner, 0) | claim.cpus | claim.vhost | claim.former
         return found

@@ -150,7 +150,23 @@ class Ledger(Book):
         for name, record in list(self.records.items()):
             if record[0] != uuid and name not in self._looked_at and self._is_unsettled(record):
                 self._look_at(name)
+        self.in_place = uuid if uuid and self._is_in_place(uuid) else None
         return super().others(uuid, cpus)
+
+    def _is_in_place(self, uuid: str) -> bool:
+        """Whether the guest runs, has CPUs alone, and all its threads are where they were promised to be."""
+        claim = self.claims.get(uuid)
+        name = next((name for name, record in self.records.items() if record[0] == uuid), None)
+        if name is None or not claim or not claim.promised_alone:
+            return False
+        from emupin.node import guestthreads
+
+        self._look_at(name)
+        _, _, pid, _, _, _, seen, floats = self.records[name]
+        main = guestthreads.main_thread(self.root, pid)
+        workers = guestthreads.vhost_workers(self.root, pid) if claim.vhost else 0
+        astray = seen & ~(claim.cpus | claim.vhost) | main & ~claim.cpus | workers & ~claim.vhost
+        return seen > 0 and main > 0 and not floats and not astray
 
     def _is_unsettled(self, record: Record) -> bool:
         """Whether threads may be elsewhere than claim and status file say, or may have left what they were seen on."""
@@ -167,17 +183,10 @@ class Ledger(Book):
 
         return guestthreads.main_thread(self.root, pid) != seen
 
-    def holds_alone(self, uuid: str, cpus: Cpus) -> bool:
+    def holds_alone(self, uuid: str | None, cpus: Cpus) -> bool:
         """Whether the guest has exactly those, and is there: others may come to what is only promised."""
-        claim = self.claims.get(uuid)
-        pid = next((record[2] for record in self.records.values() if record[0] == uuid), 0)
-        if not pid or not claim or claim.promised_alone != to_mask(cpus):
-            return False
-        from emupin.node import guestthreads
-
-        main = guestthreads.main_thread(self.root, pid)
-        workers = guestthreads.vhost_workers(self.root, pid) if claim.vhost else 0
-        return main > 0 and not main & ~claim.cpus and not workers & ~claim.vhost
+        claim = self.claims.get(uuid or "")
+        return claim is not None and uuid == self.in_place and claim.promised_alone == to_mask(cpus)
 
     def finds_strangers(self, uuid: str | None, cpus: Cpus) -> bool:
         """Whether threads of guests other than `uuid` are on some of `cpus` after all; `others` knows of them then.

@@ -129,8 +129,7 @@ def plan_beside(ledger: Ledger, guest: Domain, policy: Policy, host: Host) -> tu
     cpus = cpus_that_matter(guest, policy, host)
     others = ledger.others(guest.uuid, cpus)
     decided = plan(guest, policy, host, others)
-    new = decided.alone and not (guest.uuid and ledger.holds_alone(guest.uuid, decided.alone))
-    if new and ledger.finds_strangers(guest.uuid, cpus):
+    if decided.alone and not ledger.holds_alone(guest.uuid, decided.alone) and ledger.finds_strangers(guest.uuid, cpus):
         others = ledger.others(guest.uuid, cpus)
         decided = plan(guest, policy, host, others)
     return others, decided
