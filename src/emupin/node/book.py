@@ -137,8 +137,8 @@ class Book:
         """By UUID."""
         self.starting: dict[str, Start] = {}
         """By UUID."""
-        self.in_place: str | None = None
-        """The UUID of the guest that is asked about, if its threads are where it was promised."""
+        self.in_place = 0
+        """The CPUs that the guest which is asked about has alone, and where its threads are, all as promised."""
         self.history: dict[str, int] = {}
         """What guests that are gone held, by UUID, the latest last."""
 
@@ -209,7 +209,7 @@ class Book:
         """
         mine = self.claims.get(uuid or "")
         kept = ~mine.alone if mine else -1
-        held = kept if uuid and uuid == self.in_place else -1
+        held = ~self.in_place
         found = {owner: start.emulator & kept for owner, start in self.starting.items() if not self._promised(owner)}
         for owner, _, _, _, _, recorded, seen, floats in self.records.values():
             if floats or seen < 0:

@@ -150,15 +150,15 @@ class Ledger(Book):
         for name, record in list(self.records.items()):
             if record[0] != uuid and name not in self._looked_at and self._is_unsettled(record):
                 self._look_at(name)
-        self.in_place = uuid if uuid and self._is_in_place(uuid) else None
+        self.in_place = self._in_place(uuid) if uuid else 0
         return super().others(uuid, cpus)
 
-    def _is_in_place(self, uuid: str) -> bool:
-        """Whether the guest runs, has CPUs alone, and all its threads are where they were promised to be."""
+    def _in_place(self, uuid: str) -> int:
+        """The CPUs that the guest has alone and where its threads are; 0 where some are elsewhere than was promised."""
         claim = self.claims.get(uuid)
         name = next((name for name, record in self.records.items() if record[0] == uuid), None)
         if name is None or not claim or not claim.promised_alone:
-            return False
+            return 0
         from emupin.node import guestthreads
 
         self._look_at(name)
@@ -166,7 +166,7 @@ class Ledger(Book):
         main = guestthreads.main_thread(self.root, pid)
         workers = guestthreads.vhost_workers(self.root, pid) if claim.vhost else 0
         astray = seen & ~(claim.cpus | claim.vhost) | main & ~claim.cpus | workers & ~claim.vhost
-        return seen > 0 and main > 0 and not floats and not astray
+        return 0 if astray or floats or seen < 0 or main < 0 else claim.promised_alone & seen
 
     def _is_unsettled(self, record: Record) -> bool:
         """Whether threads may be elsewhere than claim and status file say, or may have left what they were seen on."""
@@ -186,7 +186,7 @@ class Ledger(Book):
     def holds_alone(self, uuid: str | None, cpus: Cpus) -> bool:
         """Whether the guest has exactly those, and is there: others may come to what is only promised."""
         claim = self.claims.get(uuid or "")
-        return claim is not None and uuid == self.in_place and claim.promised_alone == to_mask(cpus)
+        return claim is not None and claim.promised_alone == to_mask(cpus) == self.in_place
 
     def finds_strangers(self, uuid: str | None, cpus: Cpus) -> bool:
         """Whether threads of guests other than `uuid` are on some of `cpus` after all; `others` knows of them then.
