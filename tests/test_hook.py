@@ -526,6 +526,21 @@ def test_where_nothing_is_persisted_the_cure_is_a_command(host: Host) -> None:
     assert not (host.root / "run/emupin/impossible").exists()
 
 
+def test_a_refusal_that_nobody_reads_is_no_mistake_of_ours(host: Host) -> None:
+    host.set_policy(REFUSE)
+    reader, stderr = os.pipe()
+    os.close(reader)
+    done = subprocess.run(
+        [HOOK, "nfv-1", "prepare", "begin", "-"],
+        env={"PATH": "/usr/bin:/bin", "LC_ALL": "C", "EMUPIN_ROOT": str(host.root)},
+        input=b"<domain", stdout=subprocess.PIPE, stderr=stderr, check=False,
+    )  # fmt: skip
+    os.close(stderr)
+    assert done.returncode == 1
+    (entry,) = host.audit()
+    assert "a bug" not in str(entry["reason"])
+
+
 def test_an_ordinary_users_own_libvirt_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     """It calls the same hook (qemu:///session), and nothing is there to read its policy with, or to claim CPUs."""
     monkeypatch.delenv("EMUPIN_ROOT", raising=False)

@@ -309,3 +309,32 @@ def test_a_guest_is_stopped_for_no_record(host: Host) -> None:
     entry = host.audit()[-1]
     assert (entry["op"], entry["outcome"]) == ("started", "unchanged")
     assert list((host.root / "run/emupin/orders").iterdir()), "the next recording process finds it"
+
+
+DEAD_MOUNT = """
+import ctypes, os, subprocess, sys
+place, *command = sys.argv[1:]
+libc = ctypes.CDLL(None, use_errno=True)
+device = os.open("/dev/fuse", os.O_RDWR)
+options = f"fd={device},rootmode=40000,user_id=0,group_id=0".encode()
+assert not libc.mount(b"dead", place.encode(), b"fuse", 0, options), os.strerror(ctypes.get_errno())
+sys.exit(subprocess.run(command, stdin=subprocess.DEVNULL, timeout=30).returncode)
+"""
+"""Nobody answers what is asked of that file system."""
+
+
+@pytest.mark.skipif(os.geteuid() != 0 or not Path("/dev/fuse").exists(), reason="mounts a file system (FUSE)")
+@pytest.mark.parametrize("operation", ["prepare", "reconnect"])
+def test_a_policy_that_is_a_link_into_a_dead_mount(host: Host, operation: str) -> None:
+    dead, policy = host.root / "dead", host.root / "etc/emupin/policy.yaml"
+    dead.mkdir()
+    policy.unlink()
+    policy.symlink_to(dead / "policy.yaml")
+    began = time.monotonic()
+    done = subprocess.run(
+        ["unshare", "--mount", "/usr/bin/python3", "-c", DEAD_MOUNT, dead, host.hook, "nfv-1", operation, "begin", "-"],
+        env={"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL": "C", "EMUPIN_ROOT": str(host.root)},
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    assert time.monotonic() - began < LIMIT + BUSY

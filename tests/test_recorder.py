@@ -616,6 +616,15 @@ def test_of_many_hooks_at_once_one_starts_a_process(tmp_path: Path, fake_python:
     end(fake_python)
 
 
+def test_a_hook_that_lives_on_does_not_pass_for_the_process(tmp_path: Path, fake_python: Path) -> None:
+    """It may have modules to keep yet when the process that it has started has ended."""
+    arguments = [str(PROJECT / "src"), str(tmp_path), UUID, "", f"{tmp_path}/python"]
+    code = LEAVE.replace("os._exit(0)", "os._exit(os.path.exists(f'/proc/self/fd/{order.LOCK_AT}'))")
+    subprocess.run([python(), "-I", "-S", "-c", code, *arguments], check=True, timeout=60)
+    wait_for(fake_python)
+    end(fake_python)
+
+
 @pytest.mark.parametrize("place", ["run/emupin", "run/emupin/orders", "run/emupin/recorder"])
 def test_where_no_order_can_be_left_a_process_gets_it_itself(tmp_path: Path, fake_python: Path, place: str) -> None:
     """/run is full, or somebody has put something else in the way."""

@@ -276,7 +276,10 @@ def _trouble(call: Call, message: str) -> int:
         _report(call, message)
     if not call.refuses:
         return 0
-    files.write_all(call.errors, os.fsencode(printable(f"emupin: {message}")) + b"\n")
+    try:
+        files.write_all(call.errors, os.fsencode(printable(f"emupin: {message}")) + b"\n")
+    except OSError as error:
+        log(call.root, f"{call.name}: stderr: {error.strerror}; libvirt's error does not say why it is refused")
     return REFUSED
 
 

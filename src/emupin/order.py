@@ -133,6 +133,8 @@ def _start(root: str, name: str, words: str, lock: int | None = None) -> None:
         _let_go(lock)
         if os.fork() == 0:
             _become_recorder(root, name, words)
+        if lock is not None:
+            os.close(LOCK_AT)  # Else whoever comes once the recorder has ended takes this process for one.
     except OSError as error:
         _complain(root, name, error)
 
