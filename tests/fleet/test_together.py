@@ -10,8 +10,10 @@ import pytest
 from command import emupin, make_root
 from decisions import ANOTHER, THIRD, UUID, GuestXml, host, pins, policy
 
+from emupin.engine.plan import plan
 from emupin.engine.situation import Others
 from emupin.fleet.together import Capacity, Company, Room, lines
+from emupin.fleet.trial import differ, line
 from emupin.live.facts import Facts
 
 SMT = host("xeon-2x32-smt")
@@ -55,6 +57,17 @@ def test_what_starts_counts_with_its_vcpus_iothreads_and_pins() -> None:
     assert others.floating == {UUID: frozenset((3, 4))}
     assert others.shared == {UUID: frozenset((5,))}
     assert others.iothreads == {UUID: frozenset((34,))}
+
+
+def test_vhost_workers_have_what_they_are_given() -> None:
+    guests = company("2-4", rule="vhost: [dedicated]")
+    first, second = (guests.decide(each.domain, each.name) for each in (A, B))
+    assert (first.alone, second.alone) == (frozenset((2, 3)), frozenset((4,)))
+    assert guests.everybody().dedicated == {UUID: frozenset((2, 3)), ANOTHER: frozenset((4,))}
+    old, new = (policy('"cpus:2"', f'vhost: "cpus:{cpus}"') for cpus in (3, 4))
+    was, now = (plan(A.domain, each, SMT) for each in (old, new))
+    assert differ(A.domain, was, now)
+    assert "cpus:2: no pin -> 2 (vhost: 3 -> 4)" in line(A.domain, "a.xml", was, now)
 
 
 def test_iothreads_that_follow_are_where_the_emulator_goes() -> None:

@@ -80,12 +80,14 @@ class Company:
 
     def _start(self, guest: Domain, key: str, decided: Plan) -> None:
         host, cpus = self.facts.host, decided.after(guest) or frozenset()
+        everywhere = cpus | (decided.vhost or frozenset())
         follow = decided.follow_iothreads and decided.cpus is not None and guest.iothreads
         has = {
             "vcpus": all_of(pinned_vcpus(guest, host)),
             "floating": frozenset().union(*(pin for pin in floating_vcpus(guest, host).values() if pin)),
             "iothreads": cpus if follow else frozenset().union(*guest.iothreadpins.values()),
-            "dedicated" if decided.dedicated else "shared": cpus,
+            "dedicated": decided.alone,
+            "shared": everywhere - decided.alone,
         }
         for use, those in has.items():
             if those:

@@ -128,7 +128,8 @@ def differ(guest: Domain, old: Plan, new: Plan) -> bool:
 def _effect(guest: Domain, decided: Plan) -> tuple[object, ...]:
     if decided.cpus is None:
         return (decided.failed, decided.failed and decided.on_failure)
-    return decided.cpus, decided.dedicated, decided.persist, decided.follow_iothreads and bool(guest.iothreads)
+    workers = decided.vhost, decided.vhost_dedicated
+    return decided.cpus, decided.dedicated, workers, decided.persist, decided.follow_iothreads and bool(guest.iothreads)
 
 
 # -- as a line --------------------------------------------------------------------------------------------------------
@@ -159,11 +160,19 @@ def _side_effects(guest: Domain, old: Plan, new: Plan) -> list[tuple[str, str, s
     """What the two lines would not show, where both place the guest."""
     if old.cpus is None or new.cpus is None:
         return []
-    pairs = [("persist", old.persist, new.persist)]
+    was, now = _effects(guest, old), _effects(guest, new)
+    return [(key, was[key], now[key]) for key in was if was[key] != now[key]]
+
+
+def _effects(guest: Domain, decided: Plan) -> dict[str, str]:
+    effects = {"persist": "true" if decided.persist else "false"}
     if guest.iothreads:
-        pairs.append(("iothreads", old.follow_iothreads, new.follow_iothreads))
-    words = {"persist": ("false", "true"), "iothreads": IOTHREADS}
-    return [(key, words[key][was], words[key][now]) for key, was, now in pairs if was != now]
+        effects["iothreads"] = IOTHREADS[decided.follow_iothreads]
+    alone = ", dedicated" if decided.vhost_dedicated else ""
+    return {
+        **effects,
+        "vhost": f"{cpuset.format(decided.vhost)}{alone}" if decided.vhost else "with the emulator threads",
+    }
 
 
 def summary(total: Tally, policy: Policy, against: bool) -> list[str]:
