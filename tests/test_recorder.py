@@ -35,6 +35,7 @@ from emupin.recording import record_audited
 RUNNING, PAUSED, MIGRATION, STARTING = 1, 3, 2, 11
 LIVE, CONFIG, INACTIVE = 1, 2, 2
 NO_DOMAIN, INVALID, TIMED_OUT, UNSUPPORTED, INTERNAL = 42, 55, 68, 84, 1
+BACKUP = 9
 
 
 OTHER = "00000000-0000-0000-0000-00000000000b"
@@ -62,6 +63,8 @@ class FakeDomain:
     calls: list[int] = field(default_factory=list)
     job: int = 0
     """libvirt's type of the job that somebody has on it."""
+    operation: int = 0
+    """What that job does."""
     control: int = 0
     """libvirt's word for what keeps QEMU busy."""
     refusals: list[int] = field(default_factory=list)
@@ -88,6 +91,9 @@ class FakeDomain:
         if self.refusals:
             raise FakeError(self.refusals.pop(0))
         return [self.job]
+
+    def jobStats(self) -> dict[str, int]:  # noqa: N802
+        return {"type": self.job, "operation": self.operation}
 
     def ID(self) -> int:  # noqa: N802
         return self.number
@@ -135,6 +141,7 @@ def guest(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> FakeDomain:
         "VIR_ERR_OPERATION_UNSUPPORTED": UNSUPPORTED,
         "VIR_DOMAIN_PAUSED": PAUSED, "VIR_DOMAIN_PAUSED_MIGRATION": MIGRATION,
         "VIR_DOMAIN_PAUSED_STARTING_UP": STARTING, "VIR_DOMAIN_SHUTOFF": 5, "VIR_DOMAIN_JOB_NONE": 0,
+        "VIR_DOMAIN_JOB_OPERATION_BACKUP": BACKUP,
         "VIR_DOMAIN_CONTROL_OK": 0,
         "VIR_DOMAIN_XML_INACTIVE": INACTIVE, "VIR_DOMAIN_XML_SECURE": 1,
         "VIR_DOMAIN_AFFECT_LIVE": LIVE, "VIR_DOMAIN_AFFECT_CONFIG": CONFIG,
@@ -301,6 +308,11 @@ def test_a_guest_that_is_busy_is_to_be_asked_again_with_a_faked_libvirt(
         record(tmp_path, order())
     assert guest.calls == []
     vars(guest).update(states=[(RUNNING, 0)], job=0, errors=[], refusals=[], control=0)
+    assert list(record(tmp_path, order())) == ["live", "persistent"]
+
+
+def test_a_backup_keeps_nobody_waiting_with_a_faked_libvirt(guest: FakeDomain, tmp_path: Path) -> None:
+    guest.job, guest.operation = 2, BACKUP
     assert list(record(tmp_path, order())) == ["live", "persistent"]
 
 

@@ -84,6 +84,7 @@ def _is_free(domain: libvirt.virDomain) -> bool:
         if domain.controlInfo()[0] != libvirt.VIR_DOMAIN_CONTROL_OK:
             return False  # To ask for the job would wait for it.
         kind: int = domain.jobInfo()[0]
+        return bool(kind == libvirt.VIR_DOMAIN_JOB_NONE) or _is_backup(domain)
     except libvirt.libvirtError as error:
         if error.get_error_code() in (
             libvirt.VIR_ERR_OPERATION_UNSUPPORTED,  # It is coming in by migration, though it may run already.
@@ -92,7 +93,17 @@ def _is_free(domain: libvirt.virDomain) -> bool:
         ):
             return False
         raise
-    return bool(kind == libvirt.VIR_DOMAIN_JOB_NONE)
+
+
+def _is_backup(domain: libvirt.virDomain) -> bool:
+    """Whether the guest's job is a backup, which may take hours and allows changes (qemuBackupBegin).
+
+    Raises libvirtError.
+    """
+    import libvirt
+
+    operation = getattr(libvirt, "VIR_DOMAIN_JOB_OPERATION_BACKUP", None)  # libvirt 6.0 and later.
+    return operation is not None and domain.jobStats().get("operation") == operation
 
 
 def change(ask: Callable[[], Done | None], kind: str, command: str = APPLY) -> dict[str, Done]:
