@@ -496,7 +496,16 @@ def test_what_a_process_left_that_was_killed_is_carried_out_with_a_faked_libvirt
     assert guest.pins[LIVE] == ("3" if newer else "2")
 
 
-@pytest.mark.parametrize("content", ["", "{}", '{"cpus": "2"}', '{"cpus": "x-"}', "[1]", '"text"', "\xff"])
+WHOLE = dict.fromkeys(("follow_iothreads", "persist", "rule", "placement", "policy")) | {"domain_id": "7", "cpus": "2"}
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "", "{}", '{"cpus": "2"}', '{"cpus": "x-"}', "[1]", '"text"', "\xff", "[" * 100_000,
+        *(json.dumps({**WHOLE, "uuid": OTHER, **wrong}) for wrong in ({"cpus": [2, 3]}, {"uuid": [1]}, {"uuid": UUID})),
+    ],
+)  # fmt: skip
 def test_an_order_that_cannot_be_read_keeps_no_other_from_being_carried_out_with_a_faked_libvirt(
     guest: FakeDomain, tmp_path: Path, content: str
 ) -> None:

@@ -122,7 +122,7 @@ def _take(root: str, work: Mapping[str, object]) -> Iterator[Order]:
             continue
         path = _taken(root, uuid)
         os.replace(f"{root}{ORDERS}/{name}", path)
-        order = _parsed(os.fsdecode(files.read_bytes(path)))
+        order = _parsed(os.fsdecode(files.read_bytes(path)), uuid)
         if order is None:
             log(root, f"{path}: is not an order of this version; `emupin apply` records the pin", trouble=True)
             _forget(path)
@@ -156,13 +156,14 @@ def is_order(name: str) -> bool:
     return "." not in name.lstrip(TAKEN)
 
 
-def _parsed(words: str) -> Order | None:
-    """None where that is not an order as this version of emupin writes it."""
+def _parsed(words: str, uuid: str = "") -> Order | None:
+    """None where that is not an order as this version of emupin writes it, or is for another guest than `uuid`."""
     try:
         fields = json.loads(words)
-        return Order(**{**fields, "cpus": cpuset.parse(fields["cpus"]) if fields["cpus"] else None})
-    except (ValueError, TypeError, KeyError, EmupinError):
+        order = Order(**{**fields, "cpus": cpuset.parse(str(fields["cpus"])) if fields["cpus"] else None})
+    except (ValueError, TypeError, KeyError, RecursionError, EmupinError):
         return None
+    return order if isinstance(order.uuid, str) and order.uuid == (uuid or order.uuid) else None
 
 
 STAMP = stamp(__file__)
