@@ -5,7 +5,7 @@ from __future__ import annotations
 from emupin.base.mask import to_mask
 from emupin.engine.situation import all_of, pinned_vcpus, vcpu_cpus
 from emupin.node import guestthreads
-from emupin.node.book import UNKNOWN, Claim
+from emupin.node.book import LONG_AGO, UNKNOWN, Claim
 from emupin.policy.match import find_rule
 from emupin.policy.values import AUTO, DEDICATED, ERROR
 
@@ -57,7 +57,7 @@ def _claim(ledger: Ledger, running: RunningGuest, guest: Domain, policy: Policy,
     dedicated, apart = is_alone(cpus, rule.placement), vhost != cpus and is_alone(vhost, rule.vhost)
     if not dedicated and not apart:
         return None
-    return Claim(cpus, dedicated, ledger.now, vhost=vhost if apart else 0, vhost_dedicated=apart)
+    return Claim(cpus, dedicated, LONG_AGO, vhost=vhost if apart else 0, vhost_dedicated=apart)
 
 
 def _sizes(placements: Iterable[Placement]) -> set[int]:

@@ -32,7 +32,7 @@ PENDING_SECONDS = 900.0
 """How long a guest counts that does not run yet: a start that never came, a migration that was cancelled."""
 
 LONG_AGO = float("-inf")
-"""When a claim was made that ends as soon as its guest does not run."""
+"""When a claim was made that ends as soon as its guest does not run, or that nobody has decided on: see `adoption`."""
 
 REMEMBERED = 4096
 """Of how many stopped guests to remember what they held."""

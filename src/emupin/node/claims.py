@@ -14,7 +14,7 @@ from emupin.base.files import RUN, lock, make_private_folder
 from emupin.base.mask import from_mask, to_mask
 from emupin.base.system import os
 from emupin.node import bookfile, runningguests
-from emupin.node.book import NEVER, PENDING_SECONDS, UNKNOWN, UNSEEN, Book, Claim, RunningGuest
+from emupin.node.book import LONG_AGO, NEVER, PENDING_SECONDS, UNKNOWN, UNSEEN, Book, Claim, RunningGuest
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -154,10 +154,13 @@ class Ledger(Book):
         return super().others(uuid, cpus)
 
     def _in_place(self, uuid: str) -> int:
-        """The CPUs that the guest has alone and where its threads are; 0 where some are elsewhere than was promised."""
+        """The CPUs that the guest has alone and where its threads are; 0 where some are elsewhere than was promised.
+
+        What was adopted nobody has promised: others may have been there before.
+        """
         claim = self.claims.get(uuid)
         name = next((name for name, record in self.records.items() if record[0] == uuid), None)
-        if name is None or not claim or not claim.promised_alone:
+        if name is None or not claim or not claim.promised_alone or claim.since == LONG_AGO:
             return 0
         from emupin.node import guestthreads
 
