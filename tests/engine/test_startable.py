@@ -80,6 +80,7 @@ BOTH: dict[str, Any] = {"cells": (0, 1), "memnodes": {0: NODE_0, 1: NODE_1}}
         ({"immediate": True, "nodes": NODE_1, "mode": "restrictive"}, "0", None),
         ({"hugepages": (NODE_0,), "nodes": NODE_1}, "0", "1"),  # There are no cells: those pages are for all.
         ({"nodes": NODE_1}, "0", None),
+        ({"devices": (NODE_0, NODE_1)}, "0", "1"),
         ({"immediate": True}, "0", None),
     ],
 )

@@ -173,6 +173,31 @@ def test_where_memory_comes_from() -> None:
     assert (memory.cells, memory.memnodes) == ((0, 1), {1: frozenset((0, 1))})
 
 
+@pytest.mark.parametrize("sections", [frozenset(), domainxml.LONG_SECTIONS])
+@pytest.mark.parametrize(
+    ("backing", "device", "nodes"),
+    [
+        ("", "<memory model='dimm'><source><nodemask>1</nodemask></source>", []),
+        ("", "<memory model='dimm'><source><pagesize>2048</pagesize><nodemask>1</nodemask></source>", [{1}]),
+        ("<hugepages/>", "<memory model='dimm'><source><nodemask>1</nodemask></source>", [{0}, {1}]),
+        ("<allocation mode='immediate'/>", '<memory model="dimm">', [{0}]),
+        ("", "<memory model='nvdimm'><source><path>/dev/dax0.0</path></source>", [{0}]),
+        ("<hugepages/>", "<memory model='virtio-mem'><source><nodemask>1</nodemask></source>", [{0}]),
+    ],
+)
+def test_dimms_that_are_allocated_before_the_guest_starts(
+    backing: str, device: str, nodes: list[set[int]], sections: frozenset[str]
+) -> None:
+    """Where libvirt 9.0.0 gives one a thread-context of its own (qemuBuildMemoryDeviceStr)."""
+    cell = "<numatune><memnode cellid='0' nodeset='0'/></numatune><cpu><numa><cell id='0' memory='1'/></numa></cpu>"
+    place = "<target><size>65536</size><node>0</node></target></memory>"
+    network = "<interface type='vhostuser'/>"
+    inside = f"<memoryBacking>{backing}</memoryBacking>{cell}<devices>{network}{device}{place}</devices>"
+    read = domainxml.read(f"<domain>{inside}</domain>".encode(), "x", sections)
+    assert list(map(set, read.memory.preallocated)) == nodes
+    assert read.interfaces == (frozenset({"vhostuser"}) if sections else None)
+
+
 def test_memory_that_little_is_said_of() -> None:
     assert guest().memory == domain.Memory()
     assert guest("<memoryBacking><hugepages/></memoryBacking>").memory.hugepages == (None,)

@@ -17,22 +17,23 @@ if TYPE_CHECKING:
 
     from emupin.guest.xmltree import Element
 
-STATUS: dict[str, object] = {"numad": NOTHING, "domain": wanted(LONG_SECTIONS)}
-
 
 def excerpt(data: bytes, source: str) -> bytes:
     """The excerpt of a domain XML, or of the one in libvirt's status XML of a running guest. Raises DomainError.
 
     What numad chose stands beside that, so around both the status XML's own root is kept.
     """
+    inside = wanted(LONG_SECTIONS, data)
     if b"<domstatus" in data:
-        status = Document(data, source, "domstatus", "give libvirt's status XML").parse(STATUS)
+        status = Document(data, source, "domstatus", "give libvirt's status XML").parse(
+            {"numad": NOTHING, "domain": inside}
+        )
         domain = status.first("domain")
         if domain is None:
             Document(data, source, "domain", "").refuse(0, "has no <domain>", "is this libvirt's status XML?")
         root = status if status.first("numad") else domain
     else:
-        root = Document(data, source, "domain", "give a domain XML").parse(wanted(LONG_SECTIONS))
+        root = Document(data, source, "domain", "give a domain XML").parse(inside)
     return ("\n".join(_lines(root, "")) + "\n").encode()
 
 

@@ -88,6 +88,8 @@ class Memory(Frozen):
     """The nodes of every cell without some of its own."""
     memnodes: Mapping[int, Nodes] = {}
     """Nodes by cell."""
+    devices: tuple[Nodes, ...] = ()
+    """Of DIMMs that are allocated before the guest starts."""
 
     @property
     def preallocated(self) -> tuple[Nodes, ...]:
@@ -104,7 +106,7 @@ class Memory(Frozen):
         if not in_whole:
             large: Nodes = frozenset().union(*{cells for cells in self.hugepages if cells})
             parts = [(cell, nodes) for cell, nodes in parts if cell in large]
-        return tuple(dict.fromkeys(nodes for _, nodes in parts if nodes))
+        return tuple(dict.fromkeys([*(nodes for _, nodes in parts if nodes), *self.devices]))
 
 
 class Domain(Frozen):

@@ -49,9 +49,12 @@ LONG_SECTIONS = frozenset(IN_SECTIONS)
 TAKES_ONE = "libvirt takes one: remove the other"
 
 
-def wanted(sections: frozenset[str]) -> Wanted:
-    """The elements inside of `<domain>` to read where the policy asks for `sections`, of LONG_SECTIONS."""
-    return {**ALWAYS, **{name: IN_SECTIONS[name] for name in sections}}
+def wanted(sections: frozenset[str], data: bytes) -> Wanted:
+    """The elements to read inside of the `<domain>` in `data` where the policy asks for `sections` of LONG_SECTIONS."""
+    found = {**ALWAYS, **{name: IN_SECTIONS[name] for name in sections}}
+    if any(word in data for word in memory.DEVICE):
+        found["devices"] = {**(IN_SECTIONS["devices"] if "devices" in sections else NOTHING), **memory.DEVICES}
+    return found
 
 
 def read(data: bytes, source: str, sections: frozenset[str] = LONG_SECTIONS) -> Domain:
@@ -62,7 +65,7 @@ def read(data: bytes, source: str, sections: frozenset[str] = LONG_SECTIONS) -> 
     something about CPUs that libvirt would reject.
     """
     document = Document(data, source, "domain", "give a domain XML")
-    return interpret(document, document.parse(wanted(sections)), sections)
+    return interpret(document, document.parse(wanted(sections, data)), sections)
 
 
 def interpret(document: Document, root: Element, sections: frozenset[str]) -> Domain:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from emupin.guest.domain import Memory
-from emupin.guest.xmltree import NOTHING
-from emupin.guest.xmlvalues import cpus, number, number_in
+from emupin.guest.xmltree import NOTHING, TEXT
+from emupin.guest.xmlvalues import cpus, nodes_in, number, number_in
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from emupin.guest.xmltree import Document, Element
 
     Nodes = frozenset[int]
@@ -19,11 +21,16 @@ WANTED = {
 }
 """Inside of `<domain>`."""
 
+DEVICE = b"dimm'", b'dimm"'
+"""Words of a document that has a DIMM, maybe."""
+DEVICES = {"memory": {"source": {"nodemask": TEXT, "pagesize": NOTHING}, "target": {"node": TEXT}}}
+"""Inside of `<devices>`: looked for where DEVICE is, since devices are most of a document."""
+
 
 def read(document: Document, domain: Element) -> Memory:
     """What the elements WANTED say of the memory. Raises DomainError."""
     memory = domain.first("numatune", "memory")
-    return Memory(
+    found = Memory(
         immediate=_attribute(domain.first("memoryBacking", "allocation"), "mode") == "immediate",
         hugepages=_hugepages(document, domain),
         cells=_cells(domain.first("cpu", "numa")),
@@ -32,6 +39,26 @@ def read(document: Document, domain: Element) -> Memory:
         nodes=_nodes(document, memory),
         memnodes=_memnodes(document, domain.first("numatune")),
     )
+    devices = domain.all("devices", "memory")
+    return found.replace(devices=tuple(_allocated_first(document, devices, found))) if devices else found
+
+
+def _allocated_first(document: Document, devices: list[Element], memory: Memory) -> Iterator[Nodes]:
+    """The nodes of DIMMs that are bound to some and allocated before the guest starts: every NVDIMM is.
+
+    As qemuBuildMemoryBackendProps has it: `<nodemask>`, else what the cell has that the device is plugged into. Raises
+    DomainError.
+    """
+    for device in devices:
+        mask, cell = device.first("source", "nodemask"), device.first("target", "node")
+        place = number_in(cell.text.strip()) if cell else None
+        nodes = nodes_in(document, mask) if mask else memory.memnodes.get(place or 0, memory.nodes)
+        large = device.first("source", "pagesize") is not None or any(
+            cells is None or place in cells for cells in memory.hugepages
+        )
+        kind = device.attributes.get("model")
+        if nodes and (kind == "nvdimm" or (kind == "dimm" and (memory.immediate or large))):
+            yield nodes
 
 
 def _attribute(element: Element | None, name: str) -> str | None:

@@ -17,7 +17,7 @@ HINT = "check that this is one of libvirt's status files"
 def read(data: bytes, source: str, sections: frozenset[str] = LONG_SECTIONS) -> Status:
     """The facts of the status XML `data`. Raises DomainError as `domainxml.read` does."""
     document = Document(data, source, "domstatus", HINT)
-    root = document.parse({"vcpus": {"vcpu": NOTHING}, "numad": NOTHING, "domain": wanted(sections)})
+    root = document.parse({"vcpus": {"vcpu": NOTHING}, "numad": NOTHING, "domain": wanted(sections, data)})
     domain, vcpus = root.first("domain"), root.first("vcpus")
     if domain is None:
         raise DomainError(source, "<domstatus> holds no <domain>", HINT)

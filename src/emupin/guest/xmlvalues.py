@@ -51,6 +51,14 @@ def cpus(document: Document, element: Element, name: str) -> Cpus:
     return found
 
 
+def nodes_in(document: Document, element: Element) -> frozenset[int]:
+    """The text of `element`, a list of nodes. Raises DomainError."""
+    try:
+        return cpuset.parse(element.text.strip())
+    except cpuset.CpuListError as error:
+        document.refuse(element.start, f"<{element.name}>{element.text[:40]}: {error}", "give a list such as 0-1")
+
+
 def _refuse(document: Document, element: Element, name: str, what: str, hint: str) -> NoReturn:
     tag, value = element.name, element.attributes.get(name)
     shown = value if value is None or len(value) <= LONGEST_SHOWN else value[:LONGEST_SHOWN] + "…"

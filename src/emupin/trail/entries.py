@@ -148,6 +148,7 @@ def _memory(memory: Memory) -> dict[str, Json] | None:
         "mode": memory.mode,
         "automatic": memory.automatic,
         "nodes": cpuset.text(memory.nodes),
+        "devices": [cpuset.format(nodes) for nodes in memory.devices],
         "memnodes": {str(cell): cpuset.format(nodes) for cell, nodes in memory.memnodes.items()},
     }
 

@@ -78,6 +78,7 @@ def _memory(form: Fields) -> Memory:
         automatic=inner.need("automatic", HINT) is True,
         nodes=_optional_cpus(inner, "nodes"),
         memnodes=_pins(inner, "memnodes"),
+        devices=tuple(inner.parse_cpus("devices", each) for each in inner.values.get("devices", ())),
     )
 
 
