@@ -5,11 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from decisions import GuestXml, policy
 from hosts import Host as HookHost
 from hosts import domain_xml
 
 from emupin.engine.host import Host
 from emupin.engine.plan import Plan, plan
+from emupin.engine.situation import Others
 from emupin.grammar.policyfile import compile_policy
 from emupin.guest import domainxml, statusxml
 
@@ -105,6 +107,22 @@ def test_a_guest_of_one_vcpu_shares_its_cpu() -> None:
 def test_numad_decides_where_an_automatic_guest_runs() -> None:
     automatic = domain_xml().replace("placement='static'", "placement='auto' cpuset='2-9'").replace("vcpupin", "other")
     assert decide("vcpu:0", automatic).attempts[0].problem == UNPINNED
+
+
+def test_a_guest_that_numad_places_is_decided_when_it_has_started() -> None:
+    """libvirt asks numad after `prepare`: until then a vCPU's CPUs are unknown, which is no failure."""
+    guest = GuestXml(vcpus=2, vcpu_attributes="placement='auto'").domain
+    machine = Host(frozenset(range(16)), nodes={0: frozenset(range(8)), 1: frozenset(range(8, 16))})
+    early = plan(guest, policy('"vcpu:0"', "on_failure: refuse"), machine)
+    assert (early.cpus, early.failed) == (None, False)
+    assert "numad has not chosen the CPUs of its vCPUs yet: decided when it has started" in early.reason
+    chosen = guest.replace(numad=frozenset(range(8, 16)))
+    assert plan(chosen, policy('"vcpu:3"'), machine).failed
+    rules = policy("dedicated", pool="2-3,10-11")
+    before = plan(guest, rules, machine).cpus
+    assert before == frozenset({2})
+    assert plan(chosen, rules, machine, Others(previous=before)).cpus == frozenset({10})
+    assert plan(chosen, policy("dedicated", pool="2-3"), machine, Others(previous=before)).cpus == before
 
 
 def test_what_numad_chose_for_a_running_guest_is_where_its_vcpus_are() -> None:

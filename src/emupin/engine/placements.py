@@ -136,12 +136,21 @@ def _dedicated(placement: Placement, situation: Situation) -> Choice:
 
     wanted = placement.number or 1
     free, obstacles = free_cpus(wanted, situation)
+    kept = _where_numad_chose(free, situation)
     for before in (situation.others.previous, situation.guest.emulatorpin):
-        if before and len(before) == wanted and before <= free:
+        if before and len(before) == wanted and before <= (kept if len(kept) >= wanted else free):
             return Choice(before)
     if len(free) < wanted:
         return Choice(None, _shortage(wanted, free, obstacles, situation))
     return Choice(best(wanted, free, situation))
+
+
+def _where_numad_chose(cpus: Cpus, situation: Situation) -> Cpus:
+    """Those of `cpus` on the nodes that numad chose for the guest: what it was given before that may be anywhere."""
+    guest, host = situation.guest, situation.host
+    if host is None or guest.numad is None:
+        return cpus
+    return cpus & frozenset().union(*(host.nodes[node] for node in host.nodes_of(guest.numad)))
 
 
 def _shortage(wanted: int, free: Cpus, obstacles: list[tuple[str, Cpus]], situation: Situation) -> str:

@@ -122,13 +122,15 @@ def plan(guest: Domain, policy: Policy, host: Host | None, others: Others = NOBO
         if attempts[-1].problem is None:
             return _with_vhost(_taken(situation, attempts, warnings), situation)
     skipped = "; ".join(f"{attempt.placement.text}: {attempt.problem}" for attempt in attempts)
+    waits = guest.automatic and guest.numad is None
+    later = "; numad has not chosen the CPUs of its vCPUs yet: decided when it has started" if waits else ""
     return Plan(
         None,
-        f"rule {rule.name!r}: no placement passes its checks ({skipped})",
+        f"rule {rule.name!r}: no placement passes its checks ({skipped}){later}",
         rule.name,
         warnings=warnings,
         attempts=tuple(attempts),
-        failed=True,
+        failed=not waits,
         on_failure=rule.on_failure,
         persist=rule.persist,
         follow_iothreads=rule.follow_iothreads,
