@@ -54,6 +54,10 @@ class Host(Frozen):
         wanted = frozenset(cpus)
         return frozenset(node for node, members in self.nodes.items() if not wanted.isdisjoint(members))
 
+    def cpus_of(self, nodes: Iterable[int]) -> Cpus:
+        """The CPUs of `nodes`; one that is not there has none."""
+        return frozenset().union(*(self.nodes.get(node, frozenset()) for node in nodes))
+
     def siblings(self, cpu: int) -> Cpus:
         """The CPUs of the core that `cpu` belongs to, itself included."""
         return next((core for core in self.cores if cpu in core), frozenset((cpu,)))

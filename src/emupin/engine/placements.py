@@ -99,7 +99,7 @@ def _pool(_placement: Placement, situation: Situation) -> Choice:
     near = pool
     if host is not None:
         own = home(situation.guest, host)
-        near = pool & host.online if not own else pool & frozenset().union(*(host.nodes[node] for node in own))
+        near = pool & (host.cpus_of(own) if own else host.online)
         if not near:
             return Choice(None, f"the pool {cpuset.format(pool)} has no CPU on the guest's NUMA nodes")
         near &= host.within(situation.guest.partition)
@@ -150,7 +150,7 @@ def _where_numad_chose(cpus: Cpus, situation: Situation) -> Cpus:
     guest, host = situation.guest, situation.host
     if host is None or guest.numad is None:
         return cpus
-    return cpus & frozenset().union(*(host.nodes[node] for node in host.nodes_of(guest.numad)))
+    return cpus & host.cpus_of(host.nodes_of(guest.numad))
 
 
 def _shortage(wanted: int, free: Cpus, obstacles: list[tuple[str, Cpus]], situation: Situation) -> str:

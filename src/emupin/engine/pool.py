@@ -69,7 +69,7 @@ def _far(situation: Situation) -> Cpus:
     if host is None or situation.rule.checks["numa"] != ERROR:
         return frozenset()
     own = home(situation.guest, host)
-    return host.online.difference(*(host.nodes[node] for node in own)) if own else frozenset()
+    return host.online - host.cpus_of(own) if own else frozenset()
 
 
 # -- the best ---------------------------------------------------------------------------------------------------------
@@ -123,7 +123,7 @@ def _by_distance(situation: Situation) -> tuple[Cpus, ...]:
     if host is None:
         return ()
     first, every = host.nodes_of(guest.vcpu_cpus(0) or ()), home(guest, host)
-    return tuple(frozenset().union(*(host.nodes[node] for node in nodes)) for nodes in (first, first | every))
+    return host.cpus_of(first), host.cpus_of(first | every)
 
 
 def _floated(situation: Situation) -> Cpus:

@@ -80,7 +80,7 @@ def _thread_context(cpus: Cpus, guest: Domain, host: Host) -> str | None:
     if not has_whole_thread_context(host.libvirt):
         return None
     for nodes in guest.memory.preallocated:
-        near = frozenset().union(*(host.nodes.get(node, frozenset()) for node in nodes))
+        near = host.cpus_of(nodes)
         if near and cpus.isdisjoint(near):
             where = f"NUMA node{'s' if len(nodes) > 1 else ''} {cpuset.format(nodes)}"
             version = host.libvirt.partition(" ")[0]

@@ -168,11 +168,10 @@ def _effects(guest: Domain, decided: Plan) -> dict[str, str]:
     effects = {"persist": "true" if decided.persist else "false"}
     if guest.iothreads:
         effects["iothreads"] = IOTHREADS[decided.follow_iothreads]
-    alone = ", dedicated" if decided.vhost_dedicated else ""
-    return {
-        **effects,
-        "vhost": f"{cpuset.format(decided.vhost)}{alone}" if decided.vhost else "with the emulator threads",
-    }
+    effects["vhost"] = cpuset.text(decided.vhost) or "with the emulator threads"
+    if decided.vhost_dedicated:
+        effects["vhost"] += ", dedicated"
+    return effects
 
 
 def summary(total: Tally, policy: Policy, against: bool) -> list[str]:

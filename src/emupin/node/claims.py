@@ -159,8 +159,10 @@ class Ledger(Book):
         What was adopted nobody has promised: others may have been there before.
         """
         claim = self.claims.get(uuid)
+        if not claim or not claim.promised_alone or claim.since == LONG_AGO:
+            return 0
         name = next((name for name, record in self.records.items() if record[0] == uuid), None)
-        if name is None or not claim or not claim.promised_alone or claim.since == LONG_AGO:
+        if name is None:
             return 0
         from emupin.node import guestthreads
 

@@ -16,7 +16,7 @@ from emupin.engine.host import canonical
 from emupin.engine.hostcache import read_cached
 from emupin.engine.plan import plan
 from emupin.engine.situation import cpus_that_matter
-from emupin.engine.startable import obstacle, stuck
+from emupin.engine.startable import stuck
 from emupin.guest.domainxml import read
 from emupin.node.claims import Ledger
 
@@ -57,8 +57,7 @@ class Decision(Frozen):
     @property
     def obstacle(self) -> str | None:
         """The same of the emulator's pin alone; None where it can, or there is none."""
-        pin = self.guest.emulatorpin
-        return obstacle(pin, self.guest, self.host) if pin else None
+        return self.stuck.get("emulator")
 
 
 def decide(
