@@ -556,7 +556,7 @@ def test_a_pin_of_an_iothread_that_never_followed_is_for_its_owner_to_change(hos
     assert host.call("prepare", pinned).status == 0
     (entry,) = host.audit()
     assert entry["warnings"] == [
-        "libvirt cannot start the guest with the <iothreadpin> of iothread 1 of its definition: CPU 99 is not online; "
+        "libvirt cannot start the guest with the <iothreadpin> of iothread1 of its definition: CPU 99 is not online; "
         f"`virsh iothreadpin {UUID} 1 0-15 --config` changes it"
     ]
     assert not (host.root / "run/emupin/impossible").exists()

@@ -26,6 +26,7 @@ from hosts import Host as HookHost
 from emupin import order as orders
 from emupin import recorder, recording
 from emupin.base.errors import BusyError, EmupinError, RecordError
+from emupin.engine.definition import NO_MORE
 from emupin.node import former, libvirtd
 from emupin.node.claims import Ledger
 from emupin.order import Order
@@ -402,6 +403,20 @@ def test_all_pins_that_give_way_are_remembered_and_in_the_trail_with_a_faked_lib
     assert HookHost(tmp_path).audit()[-1]["diff"] == ["-persistent emulator: 99", *changes]
     known = former.recall(root, UUID)["persistent"]
     assert former.to_put_back({"1": "3"}, known) == {"emulator": absent}
+
+
+@pytest.mark.parametrize("follow", [True, False])
+def test_what_is_told_where_only_iothreads_change_with_a_faked_libvirt(
+    guest: FakeDomain, tmp_path: Path, follow: bool
+) -> None:
+    former.remember(str(tmp_path), UUID, "persistent", {"1": "3"}, {"1": "5"}, "")
+    text = domain_xml(emulatorpin="2").replace("</vcpu>", "</vcpu><iothreads>1</iothreads>")
+    guest.stored = text.replace("  </cputune>", "    <iothreadpin iothread='1' cpuset='5'/>\n  </cputune>")
+    rules = policy('"vcpu:0"', "iothreads: follow") if follow else policy('"vcpu:0"')
+    done = record(tmp_path, order(), rules)["persistent"]
+    assert done.changes == {"1": ("5", "2" if follow else "3")}
+    back = f"{NO_MORE}: their pins gave way to what stood there before"
+    assert done.why == ("iothread1 had another pin, now it has 2" if follow else back)
 
 
 def test_guests_that_libvirt_does_not_know_any_more_are_forgotten_with_a_faked_libvirt(

@@ -203,7 +203,7 @@ def _rewrite(call: Call, decision: Decision) -> bytes:
 
 def _removal(call: Call, decision: Decision) -> list[Edit]:
     """What takes out a pin that comes in and must not hold: libvirt cannot start the guest with it, or it is taken."""
-    if call.operation not in FILTERS or not (decision.obstacle or decision.plan.taken):
+    if call.operation not in FILTERS or not (decision.stuck or decision.plan.taken):
         return []
     from emupin.node.ownpin import removal
 

@@ -15,10 +15,12 @@ from emupin.base.errors import BusyError, EmupinError, HostError, RecordError
 from emupin.base.frozen import Frozen
 from emupin.base.log import log
 from emupin.base.text import printable
+from emupin.engine.definition import NO_MORE, differing
+from emupin.guest.domain import EMULATOR, element
 from emupin.guest.domainxml import read
 from emupin.node import bookfile, former, libvirtd
 from emupin.node.definition import settle_definition
-from emupin.node.former import EMULATOR, LIVE, PERSISTENT
+from emupin.node.former import LIVE, PERSISTENT
 from emupin.order import SHUT_OFF
 from emupin.trail import entries, writer
 
@@ -29,6 +31,7 @@ if TYPE_CHECKING:
     import libvirt
 
     from emupin.base.jsonline import Json
+    from emupin.engine.definition import Settled
     from emupin.guest.domain import Domain
     from emupin.node.former import Pins
     from emupin.order import Order
@@ -198,10 +201,12 @@ def _record_live(
     if not bookfile.stands(book.root, order.uuid, cpus):
         log(book.root, f"{guest.name}: record: decided anew meanwhile, the order for {cpuset.format(cpus)} is void")
         return None
-    pins, why = _differing(guest, cpus, order.follow_iothreads), _changed_to(cpus)
-    if pins and order.vhost:
+    pins = differing(guest, cpus, order.follow_iothreads)
+    if not pins:
+        return None
+    if order.vhost:
         afterwards.callback(_part_vhost, book.root, order, cpus, guest.name)
-    return _change(domain, guest, pins, (LIVE, libvirt.VIR_DOMAIN_AFFECT_LIVE), book, why)
+    return _change(domain, guest, pins, (LIVE, libvirt.VIR_DOMAIN_AFFECT_LIVE), book, _changed_to(cpus, _first(pins)))
 
 
 def _record_persistent(domain: libvirt.virDomain, root: str, policy: Policy, book: _Book) -> Recorded | None:
@@ -213,30 +218,33 @@ def _record_persistent(domain: libvirt.virDomain, root: str, policy: Policy, boo
 
     guest = read(domain.XMLDesc(libvirt.VIR_DOMAIN_XML_INACTIVE).encode(), "persistent definition", policy.sections())
     settled = settle_definition(root, policy, guest)
-    if not settled.plan.persist or not settled.differs(guest):
+    pins = settled.changes(guest)
+    if not settled.plan.persist or not pins:
         return None
-    pins: dict[str, Cpus | None] = {key: settled.back.get(key) for key in settled.removed}
-    why = "its iothreads do not go with the emulator threads any more: their pins gave way to what stood there before"
-    if settled.pin is not None:
-        pins.update(_differing(guest, settled.pin, settled.plan.follow_iothreads))
-        why = _changed_to(settled.pin) if EMULATOR in pins else why
-    elif settled.obstacle:
-        before = settled.back.get(EMULATOR)
-        what = f"gave way to what stood there before ({cpuset.format(before)})" if before else "was taken out"
-        why = f"its pin {what}, {settled.obstacle}"
-    done = _change(domain, guest, pins, (PERSISTENT, libvirt.VIR_DOMAIN_AFFECT_CONFIG), book, why)
-    return done and done.replace(rule=settled.plan.rule, placement=settled.plan.placement)
+    done = _change(domain, guest, pins, (PERSISTENT, libvirt.VIR_DOMAIN_AFFECT_CONFIG), book, _told(settled, pins))
+    return done.replace(rule=settled.plan.rule, placement=settled.plan.placement)
 
 
-def _differing(guest: Domain, cpus: Cpus, follow: bool) -> dict[str, Cpus | None]:
-    """The pins that a definition does not have yet, where the emulator's is to be `cpus` and the iothreads `follow`."""
-    keys = (EMULATOR, *map(str, guest.iothreads if follow else ()))
-    there = former.pins_of(guest)
-    return {key: cpus for key in keys if there.get(key) != cpuset.format(cpus)}
+def _told(settled: Settled, pins: Mapping[str, Cpus | None]) -> str:
+    """What is told of `pins` that change in a definition as it was `settled`, and why."""
+    key = _first(pins)
+    if key not in settled.leaving:
+        return _changed_to(pins[key], key)
+    if settled.reasons[key] == NO_MORE:
+        return f"{NO_MORE}: their pins gave way to what stood there before"
+    before = settled.leaving[key]
+    what = f"gave way to what stood there before ({cpuset.format(before)})" if before else "was taken out"
+    return f"its {'pin' if key == EMULATOR else element(key)} {what}, {settled.reasons[key]}"
 
 
-def _changed_to(cpus: Cpus) -> str:
-    return f"had another pin, now it has {cpuset.format(cpus)}"
+def _first(pins: Mapping[str, Cpus | None]) -> str:
+    """Whose pin is told: the emulator's, where it is among them."""
+    return EMULATOR if EMULATOR in pins else next(iter(pins))
+
+
+def _changed_to(cpus: Cpus | None, key: str) -> str:
+    whose = "" if key == EMULATOR else f"iothread{key} "
+    return f"{whose}had another pin, now it has {cpuset.format(cpus or ())}"
 
 
 def _change(
@@ -246,10 +254,8 @@ def _change(
     kind: tuple[str, int],
     book: _Book,
     why: str,
-) -> Recorded | None:
-    """Make a definition, of a kind and with the flags to change it, say `pins`; None where there are none to change."""
-    if not pins:
-        return None
+) -> Recorded:
+    """Make a definition, of a kind and with the flags to change it, say `pins`. Raises libvirtError, EmupinError."""
     ours = {key: cpuset.text(cpus) for key, cpus in pins.items()}
     book.remember(kind[0], guest, ours)
     libvirtd.change_pins(domain, pins, kind[1])

@@ -507,6 +507,12 @@ def definition_with_an_impossible_pin(lab: Lab) -> None:
     lab.write("etc/libvirt/qemu/nfv-9.xml", domain_xml("nfv-9", "99"))
 
 
+@fault(PROBLEM, "guest nfv-9 cannot start with its <iothreadpin> of iothread1 99: CPU 99 is not online")
+def definition_with_an_impossible_pin_of_an_iothread(lab: Lab) -> None:
+    pin = "<iothreadpin iothread='1' cpuset='99'/></cputune><iothreads>1</iothreads>"
+    lab.write("etc/libvirt/qemu/nfv-9.xml", domain_xml("nfv-9").replace("</cputune>", pin))
+
+
 @fault(WARNING, "no cgroup has the cpuset controller")
 def no_cpuset(lab: Lab) -> None:
     lab.write("proc/self/mountinfo", MOUNTS.replace("cpuset", "cpu"))

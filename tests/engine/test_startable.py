@@ -125,9 +125,9 @@ def test_where_libvirt_prunes_the_nodes_allocation_is_slower() -> None:
 
 def test_a_definition_is_settled_by_its_own_plan() -> None:
     nfv, rules = guest().replace(emulatorpin=frozenset((4,))), policy('"vcpu:0"')
-    settled = settle(nfv, plan(nfv, rules, TWO_NODES), TWO_NODES)
-    assert (settled.pin, settled.obstacle, settled.differs(nfv)) == (frozenset((0,)), None, True)
-    assert not settled.differs(nfv.replace(emulatorpin=frozenset((0,))))
+    settled = settle(nfv, plan(nfv, rules, TWO_NODES), TWO_NODES, {})
+    assert (settled.leaving, settled.changes(nfv)) == ({}, {"emulator": frozenset((0,))})
+    assert settled.changes(nfv.replace(emulatorpin=frozenset((0,)))) == {}
 
 
 @pytest.mark.parametrize(
@@ -140,15 +140,45 @@ def test_an_impossible_pin_goes_where_the_rule_has_none_to_put_there(
     """Pins of iothreads that do not follow are somebody's, and stay."""
     absent = frozenset((99,))
     nfv = guest().replace(emulatorpin=absent, iothreadpins={1: absent, 2: frozenset((3,))})
-    settled = settle(nfv, plan(nfv, policy(placement, f"iothreads: {iothreads}"), TWO_NODES), TWO_NODES)
-    assert settled.removed == removed
-    assert settled.differs(nfv) == bool(removed)
+    settled = settle(nfv, plan(nfv, policy(placement, f"iothreads: {iothreads}"), TWO_NODES), TWO_NODES, {})
+    assert settled.changes(nfv) == dict.fromkeys(removed)
+    assert set(settled.reasons) == set(removed)
+
+
+@pytest.mark.parametrize(
+    ("placement", "iothreads", "changes"),
+    [
+        ("vcpu:0", "keep", {"emulator": "0", "1": "2", "2": None}),
+        ("vcpu:0", "follow", {"emulator": "0", "1": "0", "2": "0"}),
+        ("vcpu:7", "keep", {"1": "2", "2": None}),
+        ("keep", "keep", {}),
+    ],
+)
+def test_iothreads_that_followed_once_get_back_what_stood_there_where_it_is_possible(
+    placement: str, iothreads: str, changes: dict[str, str | None]
+) -> None:
+    four, stood = frozenset((4,)), {"1": frozenset((2,)), "2": frozenset((99,)), "emulator": frozenset((3,))}
+    nfv = guest().replace(emulatorpin=four, iothreads=(1, 2), iothreadpins={1: four, 2: four})
+    made = plan(nfv, policy(f'"{placement}"', f"iothreads: {iothreads}"), TWO_NODES)
+    found = settle(nfv, made, TWO_NODES, stood).changes(nfv)
+    assert {key: cpuset.text(cpus) for key, cpus in found.items()} == changes
+
+
+def test_an_iothread_that_cannot_start_where_the_rule_has_it_follow() -> None:
+    """Whatever the emulator threads have: it is emupin's to correct, with or without a pin to put there."""
+    nfv = guest().replace(emulatorpin=NODE_0, iothreads=(1,), iothreadpins={1: frozenset((99,))})
+    settled = settle(nfv, plan(nfv, policy('"vcpu:7"', "iothreads: follow"), TWO_NODES), TWO_NODES, {})
+    assert (settled.changes(nfv), list(settled.reasons)) == ({"1": None}, ["1"])
+    assert settled.reasons["1"] == "libvirt cannot start the guest with it: CPU 99 is not online"
 
 
 def test_explain_says_what_becomes_of_a_pin_that_is_not_startable() -> None:
     nfv = guest(immediate=True, **BOTH).replace(emulatorpin=frozenset((4,)))
     text = render(explain(nfv, policy('"vcpu:0"'), TWO_NODES), "test", 200, False)
     assert "not recorded: libvirt could not start the guest with this pin" in text
-    assert "libvirt cannot start the guest with the pin it has: libvirt 9.0.0 allocates" in text
+    assert "libvirt cannot start the guest with the <emulatorpin> it has: libvirt 9.0.0 allocates" in text
+    stuck = nfv.replace(iothreads=(2,), iothreadpins={2: frozenset((99,))})
+    text = render(explain(stuck, policy('"vcpu:0"'), TWO_NODES), "test", 200, False)
+    assert "libvirt cannot start the guest with the <iothreadpin> of iothread2 it has: CPU 99 is not online" in text
     text = render(explain(nfv, policy('"vcpu:0"'), TWO_NODES.replace(libvirt=DEBIAN_13)), "test", 200, False)
     assert "its memory on NUMA node 1 is allocated by the emulator's CPU 0 alone" in text

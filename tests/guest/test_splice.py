@@ -167,12 +167,14 @@ def test_a_pin_is_taken_out_with_its_line_and_nothing_else(inside: str, left: st
     vcpupin = "<vcpupin vcpu='0' cpuset='1'/>"
     frame = "<domain type='kvm'><name>x</name><vcpu>1</vcpu><cputune>{}</cputune></domain>"
     data = frame.format(inside.replace("<vcpupin/>", vcpupin)).encode()
-    taken_out = splice.apply(data, splice.removal(data, domainxml.read(data, "test")))
+    taken_out = splice.apply(data, splice.give_way(data, domainxml.read(data, "test"), {"emulator": None}))
     assert taken_out.decode() == frame.format(left.replace("<vcpupin/>", vcpupin))
 
 
-def test_pins_of_iothreads_are_taken_out_by_their_numbers() -> None:
+def test_pins_of_iothreads_give_way_by_their_numbers() -> None:
     pins = "<emulatorpin cpuset='1'/><iothreadpin iothread='1' cpuset='1'/><iothreadpin iothread='2' cpuset='2'/>"
     data = f"<domain><name>x</name><iothreads>2</iothreads><cputune>{pins}</cputune></domain>".encode()
-    left = splice.apply(data, splice.removal(data, domainxml.read(data, "test"), ("2", "7")))
+    left = splice.apply(data, splice.give_way(data, domainxml.read(data, "test"), {"2": None, "7": None}))
     assert left == data.replace(b"<iothreadpin iothread='2' cpuset='2'/>", b"")
+    back = splice.give_way(data, domainxml.read(data, "test"), {"2": frozenset((3, 4))})
+    assert splice.apply(data, back) == data.replace(b"cpuset='2'", b"cpuset='3-4'")

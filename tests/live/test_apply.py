@@ -14,10 +14,11 @@ from hosts import POLICY, Host, domain_xml
 
 from emupin.base import cpuset
 from emupin.base.errors import RecordError
+from emupin.engine.definition import NO_MORE
 from emupin.guest.domainxml import read
 from emupin.live.alignment import Request
 from emupin.live.applying import FAILED, IN_LINE, LEFT_ALONE, MENDED, NOT_NOW, OUT_OF_LINE, Means, Result, apply
-from emupin.node import store
+from emupin.node import former, store
 from emupin.node.claims import Ledger
 from emupin.node.definition import settle_definition
 from emupin.order import SHUT_OFF, Order
@@ -257,7 +258,7 @@ def test_an_impossible_pin_is_taken_out_of_a_guest_that_is_shut_off(host: Host, 
         found = store.find(root).policy
         assert found
         settled = settle_definition(root, found, read(path.read_bytes(), str(path), found.sections()))
-        assert (settled.pin, settled.removed) == (None, ("emulator",))
+        assert (settled.plan.pin, settled.leaving) == (None, {"emulator": None})
         path.write_text(path.read_text().replace(pin, ""))
         return {"persistent": Recorded("nfv-2", "99", None, "why")}
 
@@ -272,6 +273,29 @@ def test_an_impossible_pin_is_taken_out_of_a_guest_that_is_shut_off(host: Host, 
     assert emupin(host.root, "audit", "replay").returncode == 0
     expected = NOT_NOW if plan == "fails" else IN_LINE
     assert states(run(host, ["nfv-2"], means)) == [expected]
+
+
+@pytest.mark.parametrize("running", [True, False])
+def test_a_dry_run_shows_what_comes_back_to_iothreads_that_followed_once(host: Host, running: bool) -> None:
+    """The recording process settles the definition by the same function."""
+    if running:
+        Machine(host)
+    name = "nfv-1" if running else "nfv-2"
+    path = write_stored(host, name, pin="2")
+    text = path.read_text().replace("</vcpu>", "</vcpu>\n  <iothreads>1</iothreads>", 1)
+    path.write_text(text.replace("  </cputune>", "    <iothreadpin iothread='1' cpuset='2'/>\n  </cputune>"))
+    uuid = read(path.read_bytes(), str(path)).uuid or ""
+    former.remember(str(host.root), uuid, "persistent", {"1": "5"}, {"1": "2"}, "")
+    result = run(host, [name], None)[name]
+    assert result.state == OUT_OF_LINE
+    assert list(lines(result, applied=False, said={}))[-3:] == [
+        "  persistent XML:",
+        "    -<iothreadpin iothread='1' cpuset='2'/>",
+        "    +<iothreadpin iothread='1' cpuset='5'/>",
+    ]
+    assert result.seen
+    (drift,) = result.seen.drifts
+    assert (drift.what, cpuset.text(drift.expected), drift.cause) == ("<iothreadpin> of iothread1", "5", NO_MORE)
 
 
 def test_trouble_with_libvirt_leaves_the_threads_placed(host: Host) -> None:

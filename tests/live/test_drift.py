@@ -56,7 +56,7 @@ def live(now: Domain | None = None, stored: Domain | None = None, group: frozens
 
 def assess(found: Live, plan: Plan) -> Assessment:
     """The definition has the same plan, unless the test says otherwise."""
-    return drift.assess(found if found.settled else found.replace(settled=Settled(plan, plan.pin)), plan)
+    return drift.assess(found if found.settled else found.replace(settled=Settled(plan)), plan)
 
 
 def causes(found: Live, plan: Plan = PLAN) -> dict[str, set[str]]:
@@ -276,7 +276,7 @@ def test_iothreads_that_follow() -> None:
 
 def test_a_definition_with_other_vcpu_pins_has_another_pin() -> None:
     stored = guest("3", vcpu0="3")
-    settled = Settled(PLAN.replace(cpus=cpus(3)), cpus(3))
+    settled = Settled(PLAN.replace(cpus=cpus(3)))
     found = live(guest("2"), stored).replace(settled=settled)
     assert assess(found, PLAN).in_line
     (left,) = assess(found.replace(persistent=guest("2", vcpu0="3")), PLAN).drifts
@@ -285,7 +285,9 @@ def test_a_definition_with_other_vcpu_pins_has_another_pin() -> None:
 
 def test_a_definition_that_libvirt_cannot_start() -> None:
     failed = Plan(None, "nothing passes", "nfv", failed=True, persist=True)
-    found = live().replace(persistent=guest("99"), settled=Settled(failed, None, "it cannot start so"))
+    found = live().replace(
+        persistent=guest("99"), settled=Settled(failed, {"emulator": None}, {"emulator": "it cannot start so"})
+    )
     (left,) = assess(found, PLAN).drifts
     assert (left.where, left.expected, left.found) == ("persistent XML", None, cpus(99))
     assert left.cause == "it cannot start so"

@@ -50,4 +50,4 @@ def test_it_is_the_hooks_own(host: Host, policy: str, other: GuestXml | None, ex
     found = store.find(str(host.root)).policy
     assert found
     guest = domainxml.read(PINNED.text.encode(), "definition", found.sections())
-    assert cpuset.text(settle_definition(str(host.root), found, guest).pin) == expected
+    assert cpuset.text(settle_definition(str(host.root), found, guest).plan.pin) == expected

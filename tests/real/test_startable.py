@@ -111,7 +111,7 @@ def test_an_impossible_pin_of_an_iothread_is_corrected_like_the_emulators(host: 
     host.virsh("emulatorpin", guest.uuid, str(first), "--config")
     narrow(host, first)
     assert host.virsh("start", guest.uuid, check=False).returncode
-    assert f"with the <iothreadpin> of iothread 1 of its definition: CPU {second} is outside" in str(host.audit()[-1])
+    assert f"with the <iothreadpin> of iothread1 of its definition: CPU {second} is outside" in str(host.audit()[-1])
     assert eventually(lambda: f"iothread='1' cpuset='{first}'" in host.path("/etc/libvirt/qemu/nfv-1.xml").read_text())
     host.virsh("start", guest.uuid)
 

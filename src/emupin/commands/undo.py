@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING
 
 from emupin.base import streams
 from emupin.base.text import printable
+from emupin.guest.domain import element
 from emupin.live import undoing
 from emupin.live.undoing import Means
 from emupin.node import libvirtd
-from emupin.node.former import EMULATOR
 
 if TYPE_CHECKING:
     import argparse
@@ -64,7 +64,7 @@ def _lines(name: str, results: Sequence[Undone], applied: bool) -> Iterator[str]
     for each in wanted:
         missed = ": failed" if applied and not each.done else ""
         for key, (before, ours) in each.changes.items():
-            yield f"  {each.where}: {_element(key)} {ours or 'none'} -> {before or 'none'}{missed}"
+            yield f"  {each.where}: {element(key)} {ours or 'none'} -> {before or 'none'}{missed}"
 
 
 def _remarks(results: Mapping[str, Sequence[Undone]], applied: bool) -> Iterator[str]:
@@ -83,10 +83,6 @@ def _warnings(results: Sequence[Undone]) -> list[str]:
     what = f"libvirt keeps {saved} of it, from which emupin's pins may come again"
     cure = "run `emupin apply --undo` again then, or use `virsh managedsave-edit` and `virsh snapshot-edit` now"
     return [f"{what}: {cure}"] if saved else []
-
-
-def _element(key: str) -> str:
-    return "<emulatorpin>" if key == EMULATOR else f"<iothreadpin> of iothread{key}"
 
 
 def _plain(name: str, results: Sequence[Undone]) -> dict[str, object]:

@@ -11,8 +11,9 @@ from emupin.base.files import DEFINITIONS, read_bytes
 from emupin.base.text import printable
 from emupin.doctor.diagnosis import Diagnosis, ok, problem, unknown
 from emupin.engine import topology
-from emupin.engine.startable import obstacle
+from emupin.engine.startable import stuck
 from emupin.guest import domainxml
+from emupin.guest.domain import command, element
 from emupin.order import ORDERS
 from emupin.recorder import TAKEN, WAIT_SECONDS, is_order
 
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 MOMENT = 60.0
 """Seconds that a recording process may take to begin."""
 
-CURE = "`emupin apply --yes {name}` puts the planned pin there; `virsh emulatorpin {name} CPUS --config` another one"
+CURE = "`emupin apply --yes {name}` puts the planned pin there; `{command}` another one"
 
 
 def check_startable(machine: Machine) -> Iterator[Diagnosis]:
@@ -74,7 +75,8 @@ def _faults(root: str, name: str, facts: Host) -> Iterator[Diagnosis]:
     except DomainError as error:
         yield unknown(f"{error.where}: {error.what}", error.hint)
         return
-    why = obstacle(guest.emulatorpin, guest, facts) if guest.emulatorpin else None
-    if why:
-        pin, shown = cpuset.format(guest.emulatorpin or ()), printable(name)
-        yield problem(f"guest {shown} cannot start with its <emulatorpin> {pin}: {why}", CURE.format(name=shown))
+    shown, pins = printable(name), guest.pins
+    for key, why in stuck(guest, facts).items():
+        cure = CURE.format(name=shown, command=command(key, shown, "CPUS"))
+        what = f"{element(key)} {cpuset.format(pins[key])}"
+        yield problem(f"guest {shown} cannot start with its {what}: {why}", cure)

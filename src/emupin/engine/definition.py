@@ -6,7 +6,8 @@ The definition is a guest of its own: it may have other vCPU pins than the guest
 from __future__ import annotations
 
 from emupin.base.frozen import Frozen
-from emupin.engine.startable import obstacle
+from emupin.engine.startable import obstacle, stuck
+from emupin.guest.domain import EMULATOR
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -19,36 +20,57 @@ if TYPE_CHECKING:
     Cpus = frozenset[int]
 
 
+NO_MORE = "its iothreads do not go with the emulator threads any more"
+
+
 class Settled(Frozen):
-    """A definition's plan, and what comes of it in the XML."""
+    """A definition's plan, and what comes of it in the XML: its pin is there, and those that are `leaving` are not."""
 
     plan: Plan
-    pin: Cpus | None = None
-    """None: the pin that is there stays, or goes."""
-    obstacle: str | None = None
-    """What is wrong with the pin that is there, which goes; None: it does not go."""
-    removed: tuple[str, ...] = ()
-    """Whose pins go: the emulator's, and those of iothreads, by their numbers, that follow it or did once."""
-    back: Mapping[str, Cpus] = {}
-    """What they give way to, where that is known: what stood there before emupin's own."""
+    leaving: Mapping[str, Cpus | None] = {}
+    """Pins that must not stay, by whose they are, with what they give way to; None: with nothing."""
+    reasons: Mapping[str, str] = {}
+    """Why, for each of them."""
 
-    def differs(self, guest: Domain) -> bool:
-        """Whether the definition `guest` says something else."""
-        return bool(self.removed) or (self.pin is not None and not self.plan.is_in(guest))
+    def changes(self, guest: Domain) -> dict[str, Cpus | None]:
+        """The pins of the definition `guest` that are to be others, by whose they are; None for one that goes."""
+        pin = self.plan.pin
+        planned = {} if pin is None else differing(guest, pin, self.plan.follow_iothreads)
+        return {**self.leaving, **planned}
 
 
-def settle(guest: Domain, made: Plan, host: Host | None) -> Settled:
+def differing(guest: Domain, cpus: Cpus, follow: bool) -> dict[str, Cpus | None]:
+    """The pins that a definition does not have yet, where the emulator's is to be `cpus` and the iothreads `follow`."""
+    keys, there = (EMULATOR, *map(str, guest.iothreads if follow else ())), guest.pins
+    return {key: cpus for key in keys if there.get(key) != cpus}
+
+
+def settle(guest: Domain, made: Plan, host: Host | None, stood: Mapping[str, Cpus | None]) -> Settled:
     """What the plan `made` for `guest` means for its XML: the pin, or nothing, or that one goes which must not hold.
 
-    A guest that no rule takes, or that a rule keeps, is left as it is.
+    `stood` is what was there before those of its pins that emupin has put there: it comes back where libvirt can start
+    the guest with it. A guest that no rule takes, or that a rule keeps, is left as it is.
     """
-    if made.pin is not None:
-        return Settled(made, made.pin)
-    ours = made.cpus is not None or made.failed
-    impossible = obstacle(guest.emulatorpin, guest, host) if ours and guest.emulatorpin else None
-    why = f"libvirt cannot start the guest with it: {impossible}" if impossible else made.taken
-    if why is None:
+    if not made.decides:
         return Settled(made)
-    pins = guest.iothreadpins.items() if made.follow_iothreads else ()
-    followers = [str(each) for each, cpus in pins if cpus == guest.emulatorpin]
-    return Settled(made, None, why, ("emulator", *followers))
+    reasons = _must_go(guest, made, host) if made.pin is None else {}
+    if not made.follow_iothreads:
+        reasons = {EMULATOR: reasons[EMULATOR]} if EMULATOR in reasons else {}
+        reasons.update(dict.fromkeys([key for key in stood if key != EMULATOR], NO_MORE))
+    return Settled(made, {key: _startable(stood.get(key), guest, host) for key in reasons}, reasons)
+
+
+def _must_go(guest: Domain, made: Plan, host: Host | None) -> dict[str, str]:
+    """Why pins of the definition `guest` cannot stay where the plan `made` has none to put there, by whose they are."""
+    reasons = {key: f"libvirt cannot start the guest with it: {why}" for key, why in stuck(guest, host).items()}
+    if made.taken:
+        reasons.setdefault(EMULATOR, made.taken)
+    if EMULATOR in reasons:
+        followers = [key for key, cpus in guest.pins.items() if cpus == guest.emulatorpin]
+        reasons = {**dict.fromkeys(followers, reasons[EMULATOR]), **reasons}
+    return reasons
+
+
+def _startable(cpus: Cpus | None, guest: Domain, host: Host | None) -> Cpus | None:
+    """Those `cpus` if libvirt can start the guest with its emulator threads there."""
+    return cpus if cpus and obstacle(cpus, guest, host) is None else None

@@ -73,6 +73,11 @@ class Plan(Frozen):
     """Why libvirt could not start the guest with this pin; None where it can."""
 
     @property
+    def decides(self) -> bool:
+        """Whether a rule takes the guest, and does not keep it as it is."""
+        return self.cpus is not None or self.failed
+
+    @property
     def alone(self) -> Cpus:
         """What nobody else is to have."""
         own = self.cpus if self.dedicated else None, self.vhost if self.vhost_dedicated else None

@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     Cpus = frozenset[int]
     Nodes = frozenset[int]
 
+EMULATOR = "emulator"
+"""Whose pin it is, among the numbers of iothreads as text."""
+
 HIGHEST_INDEX = 65535
 """Of a vCPU or an iothread: far above what any QEMU machine type takes, far below what would exhaust memory."""
 
@@ -154,9 +157,26 @@ class Domain(Frozen):
         """The CPUs of vCPUs without a pin of their own; None where nothing restricts them, or numad will."""
         return self.numad if self.automatic else self.cpuset
 
+    @property
+    def pins(self) -> dict[str, Cpus]:
+        """The pins of the emulator threads and of the iothreads, by whose they are."""
+        own = {EMULATOR: self.emulatorpin} if self.emulatorpin else {}
+        return {**own, **{str(iothread): cpus for iothread, cpus in self.iothreadpins.items()}}
+
     def vcpu_cpus(self, vcpu: int) -> Cpus | None:
         """The CPUs that `vcpu` may run on; None as `unpinned` is."""
         return self.vcpupins.get(vcpu, self.unpinned)
+
+
+def element(key: str) -> str:
+    """What a domain XML calls the pin of the emulator threads, or of an iothread by its number, for people."""
+    return "<emulatorpin>" if key == EMULATOR else f"<iothreadpin> of iothread{key}"
+
+
+def command(key: str, guest: str, cpus: str) -> str:
+    """What an operator types to change that pin in the definition of `guest`."""
+    pin = f"emulatorpin {guest}" if key == EMULATOR else f"iothreadpin {guest} {key}"
+    return f"virsh {pin} {cpus} --config"
 
 
 def of_one_core(pins: Iterable[Cpus], cores: Sequence[Cpus]) -> frozenset[Cpus]:

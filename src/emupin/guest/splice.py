@@ -8,16 +8,14 @@ from __future__ import annotations
 
 from emupin.base import cpuset
 from emupin.base.frozen import Frozen
+from emupin.guest.domain import EMULATOR
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
 
     from emupin.guest.domain import Domain, Layout
     from emupin.guest.xmltree import Element
-
-EMULATOR = 0
-"""Stands among the ids of iothreads, which start at 1, for the emulator threads."""
 
 
 class Edit(Frozen):
@@ -47,8 +45,8 @@ def edits(data: bytes, domain: Domain, emulator: frozenset[int], follow: bool = 
     layout, cpus = domain.layout, cpuset.format(emulator).encode()
     wanted = [(EMULATOR, domain.emulatorpin, layout.emulatorpin)]
     if follow:
-        places = layout.iothreadpins(domain.iothreadpins)
-        wanted += [(each, domain.iothreadpins.get(each), places.get(each)) for each in domain.iothreads]
+        pins, places = domain.iothreadpins, layout.iothreadpins(domain.iothreadpins)
+        wanted += [(str(each), pins.get(each), places.get(each)) for each in domain.iothreads]
     changes: list[Edit] = []
     ahead, missing = None, []
     for thread, pin, element in wanted:
@@ -63,15 +61,22 @@ def edits(data: bytes, domain: Domain, emulator: frozenset[int], follow: bool = 
     return [*changes, _insert(data, layout, ahead, missing, cpus)] if missing else changes
 
 
-def removal(data: bytes, domain: Domain, keys: Iterable[str] = ("emulator",)) -> list[Edit]:
-    """What takes the pins `keys` out, the emulator's or an iothread's by its number, each with the line it starts."""
+def give_way(data: bytes, domain: Domain, pins: Mapping[str, frozenset[int] | None]) -> list[Edit]:
+    """What has those of the `pins` that are there, by whose they are, name other CPUs, or go with the line they start.
+
+    One goes where `pins` has None for it.
+    """
     layout = domain.layout
     places = {str(key): element for key, element in layout.iothreadpins(domain.iothreadpins).items()}
     if layout.emulatorpin:
-        places["emulator"] = layout.emulatorpin
-    found = [places[key] for key in keys if key in places]
-    lines = [_line_start(data, element.start) for element in found]
-    return [Edit(each.start - len(line), element_end(data, each), b"") for each, line in zip(found, lines)]
+        places[EMULATOR] = layout.emulatorpin
+    return [_replacement(data, places[key], cpus) for key, cpus in pins.items() if key in places]
+
+
+def _replacement(data: bytes, element: Element, cpus: frozenset[int] | None) -> Edit:
+    if cpus:
+        return Edit(*attribute_value(data, element.start, b"cpuset"), cpuset.format(cpus).encode())
+    return Edit(element.start - len(_line_start(data, element.start)), element_end(data, element), b"")
 
 
 def apply(data: bytes, changes: Iterable[Edit]) -> bytes:
@@ -104,7 +109,7 @@ def cputune_diff(data: bytes, domain: Domain, changes: list[Edit]) -> list[str]:
     return [f"-{line}" for line in before] + [f"+{line}" for line in after]
 
 
-def _insert(data: bytes, layout: Layout, ahead: Element | None, threads: list[int], cpus: bytes) -> Edit:
+def _insert(data: bytes, layout: Layout, ahead: Element | None, threads: list[str], cpus: bytes) -> Edit:
     """Pins for `threads` behind the pin `ahead`, or, where there is none, where libvirt prints the first of them."""
     ahead = ahead or layout.before_emulatorpin
     first = layout.tunes[0] if layout.tunes else None
@@ -126,11 +131,11 @@ def _insert(data: bytes, layout: Layout, ahead: Element | None, threads: list[in
     return _fill(data, layout.domain, cputune, b"")
 
 
-def _pin(thread: int, cpus: bytes, quote: bytes) -> bytes:
-    """A pin of an iothread, by its id, or of EMULATOR."""
+def _pin(thread: str, cpus: bytes, quote: bytes) -> bytes:
+    """A pin of an iothread, by its number, or of EMULATOR."""
     if thread == EMULATOR:
         return b"<emulatorpin cpuset=%s%s%s/>" % (quote, cpus, quote)
-    return b"<iothreadpin iothread=%s%d%s cpuset=%s%s%s/>" % (quote, thread, quote, quote, cpus, quote)
+    return b"<iothreadpin iothread=%s%b%s cpuset=%s%s%s/>" % (quote, thread.encode(), quote, quote, cpus, quote)
 
 
 def _behind(data: bytes, element: Element, new: bytes) -> Edit:

@@ -12,17 +12,21 @@ from typing import TYPE_CHECKING
 
 from emupin.base.errors import HostError, hint
 from emupin.base.files import DEFINITIONS, LIBVIRT_RUN, read_bytes
-from emupin.engine.definition import settle
 from emupin.engine.plan import plan
 from emupin.engine.situation import cpus_that_matter
 from emupin.guest import domainxml, splice, statusxml
+from emupin.guest.domain import element
 from emupin.live import observe
 from emupin.live.drift import DEFINED, LIVE, PERSISTENT, Drift
+from emupin.node.definition import settle_as
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from emupin.engine.definition import Settled
     from emupin.engine.plan import Plan
     from emupin.guest.domain import Domain, Status
+    from emupin.guest.splice import Edit
     from emupin.live.facts import Facts
     from emupin.policy.values import Policy
 
@@ -54,7 +58,7 @@ class Look:
     @property
     def ours(self) -> bool:
         """A rule takes the guest, and does not keep it as it is."""
-        return self.plan.cpus is not None or self.plan.failed
+        return self.plan.decides
 
 
 def is_running(root: str, name: str) -> bool:
@@ -66,14 +70,11 @@ def look(request: Request, name: str, facts: Facts) -> Look:
     if not is_running(request.root, name):
         return _look_shut_off(request, name, facts)
     found = observe.observe(request.root, name, request.policy, facts).assessment
-    texts = {LIVE: live_xml(request.root, name)[0]} if found.plan.pin is not None else {}
-    diffs = {
-        where: diff
-        for where, data in texts.items()
-        if (diff := _diff(data, found.plan.pin, found.plan.follow_iothreads))
-    }
+    diffs, pin = {}, found.plan.pin
+    if pin is not None and (diff := _live_diff(live_xml(request.root, name)[0], pin, found.plan.follow_iothreads)):
+        diffs[LIVE] = diff
     settled = found.live.settled
-    if settled and settled.plan.persist and (settled.pin is not None or settled.obstacle):
+    if settled and settled.plan.persist and settled.plan.decides:
         stored = _stored_diff(read_file(f"{request.root}{DEFINITIONS}/{name}.xml"), settled)
         diffs.update({PERSISTENT: stored} if stored else {})
     return Look(found.guest, True, found.plan, found.drifts, diffs, found.persistence)
@@ -93,34 +94,36 @@ def _look_shut_off(request: Request, name: str, facts: Facts) -> Look:
     guest = domainxml.read(data, path, request.policy.sections())
     wanted = cpus_that_matter(guest, request.policy, facts.host)
     others = facts.ledger.others(guest.uuid, wanted) if facts.ledger else facts.held
-    settled = settle(guest, plan(guest, request.policy, facts.host, others), facts.host)
-    if not settled.plan.persist or not settled.differs(guest):
+    settled = settle_as(request.root, guest, plan(guest, request.policy, facts.host, others), facts.host)
+    if not settled.plan.persist or not settled.changes(guest):
         return Look(guest, False, settled.plan)
     diff = _stored_diff(data, settled)
     return Look(guest, False, settled.plan, tuple(_stored_drifts(guest, settled)), {PERSISTENT: diff} if diff else {})
 
 
-def _stored_drifts(guest: Domain, settled: Settled) -> list[Drift]:
-    if settled.obstacle:
-        return [Drift(PERSISTENT, "<emulatorpin>", None, guest.emulatorpin, settled.obstacle)]
-    cause = "not recorded since the guest was defined, or the plan has changed"
-    pins = [("<emulatorpin>", guest.emulatorpin)]
-    if settled.plan.follow_iothreads:
-        pins += [(f"<iothreadpin> of iothread{each}", guest.iothreadpins.get(each)) for each in guest.iothreads]
-    return [Drift(PERSISTENT, element, settled.pin, pin, cause) for element, pin in pins if pin != settled.pin]
+def _stored_drifts(guest: Domain, settled: Settled) -> Iterator[Drift]:
+    cause, there = "not recorded since the guest was defined, or the plan has changed", guest.pins
+    for key, pin in settled.changes(guest).items():
+        yield Drift(PERSISTENT, element(key), pin, there.get(key), settled.reasons.get(key, cause))
 
 
 def _stored_diff(data: bytes, settled: Settled) -> tuple[str, ...]:
-    if settled.pin is not None:
-        return _diff(data, settled.pin, settled.plan.follow_iothreads)
     guest = domainxml.read(data, "definition", frozenset())
-    return tuple(splice.cputune_diff(data, guest, splice.removal(data, guest, settled.removed)))
+    return _diff(data, guest, stored_edits(data, guest, settled))
 
 
-def _diff(data: bytes, pin: Cpus | None, follow: bool) -> tuple[str, ...]:
-    """The lines that differ once the definition says `pin`."""
+def stored_edits(data: bytes, guest: Domain, settled: Settled) -> list[Edit]:
+    """What makes the definition `data`, which `guest` was read from, say what was `settled`."""
+    edits, plan = splice.give_way(data, guest, settled.leaving), settled.plan
+    return edits if plan.pin is None else [*edits, *splice.edits(data, guest, plan.pin, plan.follow_iothreads)]
+
+
+def _live_diff(data: bytes, pin: Cpus, follow: bool) -> tuple[str, ...]:
     guest = domainxml.read(data, "definition", frozenset())
-    edits = splice.edits(data, guest, pin or frozenset(), follow)
+    return _diff(data, guest, splice.edits(data, guest, pin, follow))
+
+
+def _diff(data: bytes, guest: Domain, edits: list[Edit]) -> tuple[str, ...]:
     return tuple(splice.cputune_diff(data, guest, edits)) if edits else ()
 
 

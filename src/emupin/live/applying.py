@@ -15,13 +15,12 @@ from emupin.base import cpuset
 from emupin.base.errors import EmupinError, HostError
 from emupin.base.files import DEFINITIONS
 from emupin.base.log import log
-from emupin.engine.definition import settle
-from emupin.guest import splice
 from emupin.guest.threads import check_process
 from emupin.live import facts
-from emupin.live.alignment import expect, is_running, live_xml, look, read_file
+from emupin.live.alignment import expect, is_running, live_xml, look, read_file, stored_edits
 from emupin.live.drift import LIVE, PERSISTENT, UNKNOWN
 from emupin.node.decision import decide
+from emupin.node.definition import settle_as
 from emupin.node.enforce import Enforced, enforce
 from emupin.order import SHUT_OFF, Order, order_for
 from emupin.policy.values import KEEP
@@ -229,12 +228,8 @@ def _enforce(request: Request, decision: Decision, status: Status, means: Means,
 
 
 def _audit_rewritten(request: Request, decision: Decision) -> None:
-    data, guest, changes = decision.data, decision.guest, []
-    settled = settle(guest, decision.plan, decision.host)
-    if settled.plan.persist and settled.pin is not None:
-        changes = splice.edits(data, guest, settled.pin, settled.plan.follow_iothreads)
-    elif settled.plan.persist and settled.obstacle:
-        changes = splice.removal(data, guest, settled.removed)
+    settled = settle_as(request.root, decision.guest, decision.plan, decision.host)
+    changes = stored_edits(decision.data, decision.guest, settled) if decision.plan.persist else []
     _put(request.root, entries.entry("apply", "rewritten" if changes else "unchanged", decision, changes))
 
 

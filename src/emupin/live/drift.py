@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from emupin.base.frozen import Frozen
+from emupin.guest.domain import element
 from emupin.guest.threads import EMULATOR, IOTHREAD, VHOST
 from emupin.live import causes
 from emupin.live.causes import Views
@@ -215,9 +216,10 @@ def _stored_drifts(live: Live) -> Iterator[Drift]:
     settled, stored = live.settled, live.persistent
     if settled is None or stored is None or not settled.plan.persist:
         return
-    if settled.obstacle:
-        yield Drift(PERSISTENT, "<emulatorpin>", None, stored.emulatorpin, settled.obstacle)
-    for subject in _subjects(live, stored, settled.plan, settled.pin) if settled.pin else ():
-        if subject.views.persistent != settled.pin:
+    planned, there = settled.plan.pin, stored.pins
+    for key, pin in settled.leaving.items():
+        yield Drift(PERSISTENT, element(key), pin, there[key], settled.reasons[key])
+    for subject in _subjects(live, stored, settled.plan, planned) if planned else ():
+        if subject.views.persistent != planned:
             cause = causes.of_persistent(subject.views)
-            yield Drift(PERSISTENT, subject.element, settled.pin, subject.views.persistent, cause)
+            yield Drift(PERSISTENT, subject.element, planned, subject.views.persistent, cause)

@@ -13,7 +13,6 @@ from emupin.base import cpuset
 from emupin.base.errors import DomainError, HostError, hint
 from emupin.base.files import DEFINITIONS, LIBVIRT_RUN, read_bytes
 from emupin.base.frozen import Frozen
-from emupin.engine.definition import Settled, settle
 from emupin.engine.plan import Plan, plan
 from emupin.engine.situation import cpus_that_matter
 from emupin.guest import domainxml
@@ -34,6 +33,7 @@ from emupin.guest.threads import (
 from emupin.live.drift import DEFINED, TRANSIENT, UNKNOWN, Assessment, Group, Live, assess
 from emupin.live.helpers import read_helpers
 from emupin.node.claims import from_mask
+from emupin.node.definition import settle_as
 
 if TYPE_CHECKING:
     from emupin.guest.domain import Domain
@@ -100,6 +100,12 @@ def observe(root: str, name: str, policy: Policy | None, facts: Facts | None) ->
     alive = tuple(_with_flags(thread, counters[thread.tid]) for thread in threads if thread.tid in counters)
     persistence, persistent = read_definition(root, name, policy)
     planned = _plan(guest, policy, facts)
+    settled = None
+    if persistent:  # A guest of its own, with a plan of its own.
+        try:
+            settled = settle_as(root, persistent, _plan(persistent, policy, facts), facts.host if facts else None)
+        except HostError:  # What stood there before is not known: neither is what is to come there.
+            persistence, persistent = UNKNOWN, None
     live = Live(
         status,
         _ordered(alive, status.pid),
@@ -108,7 +114,7 @@ def observe(root: str, name: str, policy: Policy | None, facts: Facts | None) ->
         persistence,
         persistent,
         _claimed(guest, facts),
-        settle_as(persistent, policy, facts) if persistent else None,
+        settled,
     )
     return Observed(assess(live, planned), counters, at)
 
@@ -133,11 +139,6 @@ def _plan(guest: Domain, policy: Policy | None, facts: Facts | None) -> Plan:
     wanted = cpus_that_matter(guest, policy, facts.host)
     others = facts.ledger.others(guest.uuid, wanted) if facts.ledger else facts.held
     return plan(guest, policy, facts.host, others)
-
-
-def settle_as(definition: Domain, policy: Policy | None, facts: Facts | None) -> Settled:
-    """What a definition is to say, by a plan of its own."""
-    return settle(definition, _plan(definition, policy, facts), facts.host if facts else None)
 
 
 def _claimed(guest: Domain, facts: Facts | None) -> frozenset[int] | None:

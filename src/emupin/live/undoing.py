@@ -20,6 +20,7 @@ from emupin.base.log import log
 from emupin.engine import topology
 from emupin.engine.startable import obstacle
 from emupin.guest import domainxml
+from emupin.guest.domain import EMULATOR
 from emupin.guest.threads import check_process
 from emupin.live import drift, savedstates
 from emupin.live.alignment import is_running, live_xml, read_file
@@ -127,7 +128,7 @@ def _put_back(
         seen = replace(seen, done=True)
         (former.mark_undone if seen.saved else former.forget)(root, uuid, kind, run)
         if status:
-            _release(root, status, wanted.get(former.EMULATOR), means)
+            _release(root, status, wanted.get(EMULATOR), means)
     except EmupinError as error:
         seen = replace(seen, error=str(error))
     _audit(root, kind, guest, pins if seen.done else {}, seen.error)
@@ -148,8 +149,8 @@ def _release(root: str, status: Status, cpus: Cpus | None, means: Means) -> None
 def _audit(root: str, kind: str, guest: Domain, done: Pins, trouble: str) -> None:
     """A trail that cannot be written to keeps nothing from being taken back: syslog has it."""
     there = former.pins_of(guest)
-    before = there.get(former.EMULATOR)
-    after = done.get(former.EMULATOR, before)
+    before = there.get(EMULATOR)
+    after = done.get(EMULATOR, before)
     why = f"{kind} definition: " + ("what stood there before emupin's pin was put back" if done else trouble)
     entry: dict[str, Json] = {
         "time": entries.now(),

@@ -54,11 +54,6 @@ class Decision(Frozen):
         """Why libvirt cannot start the guest with the pins that its XML has, by whose they are; as `startable` says."""
         return stuck(self.guest, self.host)
 
-    @property
-    def obstacle(self) -> str | None:
-        """The same of the emulator's pin alone; None where it can, or there is none."""
-        return self.stuck.get("emulator")
-
 
 def decide(
     root: str,

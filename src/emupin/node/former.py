@@ -30,8 +30,6 @@ LIVE, PERSISTENT = "live", "persistent"
 """Definitions of a guest."""
 
 FOLDER = f"{STATE}/former"
-EMULATOR = "emulator"
-"""Among the keys of Pins, of which the others are numbers of iothreads."""
 
 START = 19
 """Of the fields of `/proc/PID/stat` behind the last `)`: when the process was started, in ticks since the boot."""
@@ -98,8 +96,7 @@ def counting(known: Mapping[str, Former], run: str) -> dict[str, Former]:
 
 def pins_of(guest: Domain) -> Pins:
     """The pins in a definition, as they are kept."""
-    pins = {str(iothread): cpuset.format(cpus) for iothread, cpus in guest.iothreadpins.items()}
-    return {**pins, **({EMULATOR: cpuset.format(guest.emulatorpin)} if guest.emulatorpin else {})}
+    return {key: cpuset.format(cpus) for key, cpus in guest.pins.items()}
 
 
 def remember(root: str, uuid: str, kind: str, there: Pins, ours: Pins, run: str) -> None:
@@ -141,14 +138,15 @@ def to_put_back(there: Pins, former: Former) -> dict[str, str | None]:
     }
 
 
-def once_followed(root: str, guest: Domain) -> dict[str, str | None]:
-    """The pins that emupin has put on iothreads in the persistent definition `guest`, each with what was there before.
+def stood(root: str, guest: Domain) -> dict[str, frozenset[int] | None]:
+    """The pins that emupin has put into the persistent definition `guest`, each with the CPUs that were there before.
 
     Raises HostError.
     """
-    known = recall(root, guest.uuid or "").get(PERSISTENT) if guest.iothreadpins else None
-    stood = to_put_back(pins_of(guest), known) if known and not known.undone else {}
-    return {key: before for key, before in stood.items() if key != EMULATOR}
+    there = pins_of(guest)
+    known = recall(root, guest.uuid or "").get(PERSISTENT) if there else None
+    before = to_put_back(there, known) if known and not known.undone else {}
+    return {key: cpuset.parse(pin) if pin else None for key, pin in before.items()}
 
 
 def diff(kind: str, changes: Mapping[str, tuple[str | None, str | None]]) -> list[str]:

@@ -6,8 +6,9 @@ import time
 
 from emupin.base.errors import BusyError, RecordError
 from emupin.guest import splice
+from emupin.guest.domain import EMULATOR
 from emupin.guest.domainxml import read
-from emupin.node.former import EMULATOR, LIVE
+from emupin.node.former import LIVE
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -156,4 +157,4 @@ def _take_out(domain: libvirt.virDomain, keys: Iterable[str]) -> None:
     flags = libvirt.VIR_DOMAIN_XML_INACTIVE | libvirt.VIR_DOMAIN_XML_SECURE
     data = domain.XMLDesc(flags).encode()
     guest = read(data, "persistent definition", frozenset())
-    domain.connect().defineXML(splice.apply(data, splice.removal(data, guest, keys)).decode())
+    domain.connect().defineXML(splice.apply(data, splice.give_way(data, guest, dict.fromkeys(keys))).decode())

@@ -13,12 +13,13 @@ from emupin.base.files import DEFINITIONS, read_bytes
 from emupin.base.log import log
 from emupin.engine.definition import settle
 from emupin.guest import splice
+from emupin.guest.domain import command, element
 from emupin.guest.domainxml import read
-from emupin.node import former, postponed
+from emupin.node import postponed
+from emupin.node.definition import settle_as
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from emupin.engine.plan import Plan
     from emupin.guest.domain import Domain
     from emupin.guest.splice import Edit
     from emupin.node.decision import Decision
@@ -27,18 +28,12 @@ if TYPE_CHECKING:
 CORRECTED = "the definition is corrected when this start has failed: start the guest again then"
 
 
-def is_ours(plan: Plan) -> bool:
-    """Whether the definition is emupin's to correct."""
-    return plan.persist and (plan.cpus is not None or plan.failed)
-
-
 def complaint(root: str, decision: Decision) -> str | None:
     """What is wrong with the guest's own pins, and what to do; None where libvirt can start the guest with them."""
     guest, stuck = decision.guest, decision.stuck
     if not stuck:
         return None
     key, why = next(iter(stuck.items()))
-    pin = "<emulatorpin>" if key == former.EMULATOR else f"<iothreadpin> of iothread {key}"
     if not _is_defined(root, guest, key):
         whose, cure = "that came with it", "correct it where the guest's XML comes from"
     elif _is_corrected(root, decision, key):
@@ -46,9 +41,8 @@ def complaint(root: str, decision: Decision) -> str | None:
         cure = CORRECTED
     else:
         cpus = cpuset.format(decision.host.within(guest.partition))
-        words = "emulatorpin {}" if key == former.EMULATOR else f"iothreadpin {{}} {key}"
-        whose, cure = "of its definition", f"`virsh {words.format(guest.uuid)} {cpus} --config` changes it"
-    return f"libvirt cannot start the guest with the {pin} {whose}: {why}; {cure}"
+        whose, cure = "of its definition", f"`{command(key, guest.uuid or '', cpus)}` changes it"
+    return f"libvirt cannot start the guest with the {element(key)} {whose}: {why}; {cure}"
 
 
 def _is_defined(root: str, guest: Domain, key: str) -> bool:
@@ -58,7 +52,7 @@ def _is_defined(root: str, guest: Domain, key: str) -> bool:
         definition = read(read_bytes(path), path, frozenset())
     except (OSError, DomainError):
         return False
-    return former.pins_of(definition).get(key) == former.pins_of(guest)[key]
+    return definition.pins.get(key) == guest.pins[key]
 
 
 def _is_corrected(root: str, decision: Decision, key: str) -> bool:
@@ -66,9 +60,8 @@ def _is_corrected(root: str, decision: Decision, key: str) -> bool:
 
     Raises HostError.
     """
-    if not is_ours(decision.plan) or key == former.EMULATOR or decision.plan.follow_iothreads:
-        return is_ours(decision.plan)
-    return key in former.once_followed(root, decision.guest)
+    settled = settle_as(root, decision.guest, decision.plan, decision.host)
+    return decision.plan.persist and key in settled.changes(decision.guest)
 
 
 def judge(root: str, decision: Decision, refuses: bool) -> Decision:
@@ -93,9 +86,8 @@ def judge(root: str, decision: Decision, refuses: bool) -> Decision:
 
 
 def removal(root: str, decision: Decision) -> list[Edit]:
-    """What takes an impossible pin out of the XML of a guest that comes in; nothing where there is none."""
-    settled = settle(decision.guest, decision.plan, decision.host)
-    if settled.obstacle is None:
-        return []
-    log(root, f"{decision.guest.name}: its <emulatorpin> is taken out: {settled.obstacle}", trouble=True)
-    return splice.removal(decision.data, decision.guest, settled.removed)
+    """What takes impossible pins out of the XML of a guest that comes in; nothing where there is none."""
+    guest, settled = decision.guest, settle(decision.guest, decision.plan, decision.host, stood={})
+    for key, why in settled.reasons.items():
+        log(root, f"{guest.name}: its {element(key)} is taken out: {why}", trouble=True)
+    return splice.give_way(decision.data, guest, settled.leaving)

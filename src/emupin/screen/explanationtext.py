@@ -10,7 +10,8 @@ from emupin.base.text import printable
 from emupin.engine.confinement import DEFAULT
 from emupin.engine.explanation import COMPLAINT, NOT_TRIED, PASSED, TAKEN
 from emupin.engine.situation import pins
-from emupin.engine.startable import obstacle, slows_allocation
+from emupin.engine.startable import slows_allocation, stuck
+from emupin.guest.domain import element
 from emupin.policy.values import ERROR
 from emupin.screen.picture import draw
 from emupin.screen.terminal import BOLD, FAINT, GREEN, RED, YELLOW, paint
@@ -154,9 +155,8 @@ def _result(told: Explanation) -> Iterator[Line]:
             yield "  memory", cost, ""
     elif plan.unstartable:
         yield "  persist", "not recorded: libvirt could not start the guest with this pin", YELLOW
-    own = obstacle(guest.emulatorpin, guest, told.host) if guest.emulatorpin else None
-    if own:
-        yield "  definition", f"libvirt cannot start the guest with the pin it has: {own}", RED
+    for key, why in stuck(guest, told.host).items():
+        yield "  definition", f"libvirt cannot start the guest with the {element(key)} it has: {why}", RED
     for warning in plan.warnings:
         yield "  warning", warning, YELLOW
 
