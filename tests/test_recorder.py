@@ -19,7 +19,7 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
-from decisions import policy
+from decisions import policy, policy_text
 from hosts import PROJECT, UUID, FakeGuest, FakeThread, domain_xml, python
 from hosts import Host as HookHost
 
@@ -35,7 +35,9 @@ from emupin.recording import record_audited
 
 RUNNING, PAUSED, MIGRATION, STARTING = 1, 3, 2, 11
 LIVE, CONFIG, INACTIVE = 1, 2, 2
-NO_DOMAIN, INVALID, TIMED_OUT, UNSUPPORTED, INTERNAL = 42, 55, 68, 84, 1
+NO_DOMAIN, INVALID, TIMED_OUT, UNSUPPORTED, INTERNAL, LOST = 42, 55, 68, 84, 1, 38
+RPC = 7
+"""The part of libvirt that says LOST."""
 BACKUP = 9
 
 
@@ -46,6 +48,9 @@ class FakeError(Exception):
     def __init__(self, code: int) -> None:
         super().__init__(f"error {code}")
         self.code = code
+
+    def get_error_domain(self) -> int:
+        return RPC if self.code == LOST else 0
 
     def get_error_code(self) -> int:
         return self.code
@@ -139,7 +144,7 @@ def guest(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> FakeDomain:
     for name, value in {
         "libvirtError": FakeError, "open": lambda _uri: Connection(), "registerErrorHandler": lambda *_: None,
         "VIR_ERR_NO_DOMAIN": NO_DOMAIN, "VIR_ERR_OPERATION_INVALID": INVALID, "VIR_ERR_OPERATION_TIMEOUT": TIMED_OUT,
-        "VIR_ERR_OPERATION_UNSUPPORTED": UNSUPPORTED,
+        "VIR_ERR_OPERATION_UNSUPPORTED": UNSUPPORTED, "VIR_FROM_RPC": RPC,
         "VIR_DOMAIN_PAUSED": PAUSED, "VIR_DOMAIN_PAUSED_MIGRATION": MIGRATION,
         "VIR_DOMAIN_PAUSED_STARTING_UP": STARTING, "VIR_DOMAIN_SHUTOFF": 5, "VIR_DOMAIN_JOB_NONE": 0,
         "VIR_DOMAIN_JOB_OPERATION_BACKUP": BACKUP,
@@ -433,6 +438,15 @@ def test_a_live_pin_that_is_none_leaves_the_live_definition_alone_with_a_faked_l
 ) -> None:
     assert list(record(tmp_path, order().replace(cpus=None))) == ["persistent"]
     assert guest.pins == {LIVE: "2-5", CONFIG: "2"}
+
+
+def test_a_libvirt_that_restarts_in_the_middle_is_asked_again_with_a_faked_libvirt(
+    guest: FakeDomain, tmp_path: Path
+) -> None:
+    guest.refusals, guest.errors = [LOST], [0, LOST]
+    HookHost(tmp_path).set_policy(policy_text('"vcpu:0"', "persist: true"))
+    assert serve(tmp_path, order()) == ["recorded", "recorded"]
+    assert guest.pins == {LIVE: "2", CONFIG: "2"}
 
 
 def test_a_guest_that_is_busy_keeps_no_other_waiting_with_a_faked_libvirt(

@@ -131,10 +131,11 @@ def record(root: str, order: Order, policy: Policy | None, done: dict[str, Recor
     anew, has nothing to record. Who is `hurried` waits a little for a guest that is busy. Raises BusyError, other
     EmupinErrors.
     """
-    libvirt = libvirtd.bindings()
+    libvirt, connection = libvirtd.bindings(), None
     with contextlib.ExitStack() as afterwards:
         try:
-            domain = libvirtd.connect(HURRIED_SECONDS if hurried else CONNECT_SECONDS).lookupByUUIDString(order.uuid)
+            connection = libvirtd.connect(HURRIED_SECONDS if hurried else CONNECT_SECONDS)
+            domain = connection.lookupByUUIDString(order.uuid)
             libvirtd.wait_until_free(domain, HURRIED_SECONDS if hurried else 0)
             if order.domain_id != SHUT_OFF and domain.ID() != int(order.domain_id):
                 return
@@ -149,6 +150,8 @@ def record(root: str, order: Order, policy: Policy | None, done: dict[str, Recor
             if error.get_error_code() in (libvirt.VIR_ERR_NO_DOMAIN, libvirt.VIR_ERR_OPERATION_INVALID):
                 afterwards.pop_all()  # It has stopped meanwhile.
                 return
+            if connection and libvirtd.has_gone(error):
+                raise BusyError(libvirtd.URI, str(error), libvirtd.later(libvirtd.APPLY)) from None
             raise RecordError(
                 libvirtd.URI, str(error), "the threads are placed, but libvirt's XML does not record it"
             ) from None

@@ -50,6 +50,13 @@ def connect(seconds: float) -> libvirt.virConnect:
         time.sleep(0.2)
 
 
+def has_gone(error: libvirt.libvirtError) -> bool:
+    """Whether that came of a connection that has ended: libvirtd is restarting, most likely (virnetclient.c)."""
+    import libvirt
+
+    return bool(error.get_error_domain() == libvirt.VIR_FROM_RPC)
+
+
 def wait_until_free(domain: libvirt.virDomain, seconds: float, command: str = APPLY) -> None:
     """Wait, for so many `seconds`, while the guest is starting or coming in, or somebody else has a long job on it.
 
@@ -60,12 +67,13 @@ def wait_until_free(domain: libvirt.virDomain, seconds: float, command: str = AP
     while not _is_free(domain):
         if time.monotonic() > deadline:
             what = "the guest is busy: it is starting, or is being migrated, saved or copied, or QEMU does not answer"
-            raise BusyError(URI, what, _later(command))
+            raise BusyError(URI, what, later(command))
         time.sleep(pause)
         pause = min(2 * pause, 1.0)
 
 
-def _later(command: str) -> str:
+def later(command: str) -> str:
+    """The hint of a BusyError."""
     return f"run `{command}` when that has ended"
 
 
@@ -116,7 +124,7 @@ def change(ask: Callable[[], Done | None], kind: str, command: str = APPLY) -> d
     except libvirt.libvirtError as error:
         if error.get_error_code() != libvirt.VIR_ERR_OPERATION_TIMEOUT:
             raise
-        raise BusyError(URI, "somebody else has held the guest's job for 30 s", _later(command)) from None
+        raise BusyError(URI, "somebody else has held the guest's job for 30 s", later(command)) from None
     return {kind: done} if done else {}
 
 
