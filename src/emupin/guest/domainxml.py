@@ -133,10 +133,19 @@ def _offline(document: Document, root: Element, vcpus: int) -> frozenset[int]:
 
 
 def _iothreads(document: Document, root: Element) -> tuple[int, ...]:
-    """The ids that `<iothreadids>` gives, then the lowest free ones up to the count of `<iothreads>`."""
-    ids = [number(document, each, "id") for each in root.all("iothreadids", "iothread")]
-    taken, wanted = set(ids), count(document, root.first("iothreads"), 0)
-    free = [each for each in range(1, wanted + 1) if each not in taken]
+    """The ids that `<iothreadids>` gives, then the lowest free ones up to the count of `<iothreads>`.
+
+    Raises DomainError.
+    """
+    ids: dict[int, None] = {}
+    for element in root.all("iothreadids", "iothread"):
+        key = number(document, element, "id")
+        if key == 0 or key in ids:
+            what = "is not an id" if key == 0 else "stands twice"
+            document.refuse(element.start, f"<iothread id='{key}'> {what}", "give each a number of its own, from 1")
+        ids[key] = None
+    wanted = count(document, root.first("iothreads"), 0)
+    free = [each for each in range(1, wanted + 1) if each not in ids]
     return (*ids, *free[: max(wanted - len(ids), 0)])
 
 

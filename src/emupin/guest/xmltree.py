@@ -183,3 +183,5 @@ class Document:
         # Pins are ASCII: it must be a superset. Multi-byte encodings other than UTF-8 are beyond pyexpat.
         if len(decoded) != 0x100 or not decoded.startswith(bytes(range(0x80)).decode()):
             self.refuse(0, f"encoding {encoding!r} is not supported", "convert it to UTF-8")
+        if encoding.lower() in ("utf8", "utf_8") and not self.data.isascii():  # Python's names, which expat asks for.
+            self.refuse(0, f"encoding {encoding!r} is not XML's name of it", "write UTF-8 in its XML declaration")
