@@ -131,6 +131,15 @@ def test_show_has_all_of_it(host: Host) -> None:
     assert "hunter2" not in output
 
 
+def test_show_has_the_vhost_workers_and_what_was_decided_and_not_carried_out(tmp_path: Path) -> None:
+    value = {**entry(1), "after": "2-5", "vhost": "6", "decided": {"after": "2", "reason": "rule 'nfv' says vcpu:0"}}
+    path = tmp_path / "audit.jsonl"
+    path.write_text(json.dumps({**value, "previous": None}) + "\n")
+    _, output, _ = audit(Host(tmp_path / "other"), "show", "--last", str(path))
+    assert "  vhost     6\n" in output
+    assert "  decided   2: rule 'nfv' says vcpu:0; it was not carried out\n" in output
+
+
 @pytest.mark.parametrize(("which", "name"), [(["1"], "nfv-3"), (["3"], "nfv-1"), (["--last"], "nfv-3")])
 def test_show_counts_from_the_end(which: list[str], name: str, host: Host) -> None:
     status, output, _ = audit(host, "show", *which)

@@ -38,6 +38,7 @@ LABELS = (
     ("placement", "placement"),
     ("before", "before"),
     ("after", "after"),
+    ("vhost", "vhost"),
     ("reason", "reason"),
     ("emupin", "emupin"),
     ("previous", "previous"),
@@ -104,6 +105,10 @@ def _facts(line: Line, entry: Mapping[str, Any], width: int, colour: bool) -> It
         if entry.get(key) is not None:
             text = _labelled(label, plain(entry[key]), width)
             yield from (paint(each, COLOURS.get(plain(entry[key]), ""), colour and key == "outcome") for each in text)
+    decided = entry.get("decided")
+    if isinstance(decided, dict) and decided.get("after") != entry.get("after"):
+        what = f"{plain(decided.get('after')) or 'none'}: {plain(decided.get('reason'))}; it was not carried out"
+        yield from _labelled("decided", what, width)
     for warning in _texts(entry.get("warnings")):
         yield from (paint(each, YELLOW, colour) for each in _labelled("warning", warning, width))
     for thread in _texts(entry.get("left")):
