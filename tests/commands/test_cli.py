@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import argparse
 import fcntl
 import os
+import re
 import shlex
 import signal
 import subprocess
 import sys
 import termios
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from command import emupin, environment, guest, make_root
 
-from emupin import __version__
+from emupin import __version__, cli
 from emupin.base.build import build
 from emupin.base.text import printable, printable_lines
 
@@ -43,6 +46,22 @@ def test_help_needs_neither_lxml_nor_yaml(root: Path) -> None:
     done = subprocess.run([sys.executable, "-c", hidden], capture_output=True, env=environment(root), check=False)
     assert (done.returncode, done.stderr) == (0, b"")
     assert b"rewrite" in done.stdout
+
+
+def commands(parser: argparse.ArgumentParser) -> Iterator[argparse.ArgumentParser]:
+    """All that do something, those of `audit` and `policy` included."""
+    inner = [each for each in parser._actions if isinstance(each, argparse._SubParsersAction)]
+    if not inner:
+        yield parser
+    for each in inner:
+        for command in each.choices.values():
+            yield from commands(command)
+
+
+def test_every_command_tells_its_exit_status() -> None:
+    found = list(commands(cli.parser()))
+    assert len(found) > 15
+    assert [each.prog for each in found if not re.search("^status: 0", each.epilog or "", re.MULTILINE)] == []
 
 
 @pytest.mark.parametrize(

@@ -42,7 +42,9 @@ def add_parser(subparsers: Subparsers) -> None:
 
 
 def _add_list(actions: Subparsers) -> None:
-    parser = actions.add_parser("list", help="list entries, one per line", allow_abbrev=False)
+    parser = actions.add_parser(
+        "list", help="list entries, one per line", epilog="status: 0; 2 after an error.", allow_abbrev=False
+    )
     parser.add_argument("--guest", metavar="NAME|UUID", help="only entries of this guest; the options below work alike")
     for key in ("rule", "outcome", "op"):
         parser.add_argument(f"--{key}")
@@ -57,7 +59,10 @@ def _add_list(actions: Subparsers) -> None:
 
 def _add_show(actions: Subparsers) -> None:
     parser = actions.add_parser(
-        "show", help="show an entry in full, with the policy and the CPUs behind the decision", allow_abbrev=False
+        "show",
+        help="show an entry in full, with the policy and the CPUs behind the decision",
+        epilog="status: 0; 2 after an error, or where there is no such entry.",
+        allow_abbrev=False,
     )
     parser.add_argument(
         "entry", metavar="N|HASH", nargs="?", help="the Nth from the end, or the first digits of a hash"

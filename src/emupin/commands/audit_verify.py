@@ -37,6 +37,7 @@ def add_parsers(actions: Subparsers) -> None:
     header = actions.add_parser(
         "head",
         help="print the last entry's hash, the number of entries and the time, to store elsewhere as a checkpoint",
+        epilog="status: 0; 1 the chain is broken; 2 it cannot be read, or has no entry.",
     )
     header.set_defaults(run=head)
     header.add_argument("files", metavar="FILE", nargs="*", help=FILES_HELP)

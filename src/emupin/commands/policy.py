@@ -18,12 +18,17 @@ if TYPE_CHECKING:
     Subparsers = argparse._SubParsersAction[argparse.ArgumentParser]
 
 
+STATUS = "status: 0; 1 if the policy is not valid; 2 if it cannot be used."
+
+
 def add_parser(subparsers: Subparsers) -> None:
     parser = subparsers.add_parser("policy", help="check the policy file, print it in full, or try it on guests")
     actions = options.add_choices(parser, "ACTION")
-    checker = actions.add_parser("check", help="validate it: status 0; 1 if it is not valid; 2 if it cannot be used")
+    checker = actions.add_parser("check", help="validate the policy", epilog=STATUS)
     checker.set_defaults(run=check)
-    shower = actions.add_parser("show", help="print the effective policy, with every default spelled out")
+    shower = actions.add_parser(
+        "show", help="print the effective policy, with every default spelled out", epilog=STATUS
+    )
     shower.add_argument("--json", action="store_true", help="as JSON instead of YAML")
     shower.set_defaults(run=show)
     policytest.add_parser(actions)
