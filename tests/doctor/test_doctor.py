@@ -669,7 +669,9 @@ def test_fault_is_found_with_its_cure_and_nothing_else(lab: Lab, name: str) -> N
 
 
 @as_root()
-@pytest.mark.parametrize("path", [HOOK, f"{LIBRARY}/hook.py", "etc/emupin/policy.yaml", "var/log/emupin/audit.jsonl"])
+@pytest.mark.parametrize(
+    "path", [HOOK, f"{LIBRARY}/hook.py", "etc/emupin/policy.yaml", "var/log/emupin/audit.jsonl", "var/lib/emupin"]
+)
 def test_file_of_another_user_is_found(lab: Lab, path: str) -> None:
     lab.audit(lab.entry("prepare"))
     os.chown(lab.path(path), 4711, 4711)

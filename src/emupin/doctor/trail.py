@@ -60,6 +60,8 @@ def _folder(machine: Machine, folder: str, loss: str) -> Diagnosis:
         return problem(f"{path} cannot be written to: {loss}", "is the file system read-only, or the folder immutable?")
     if place == folder and status.st_mode & 0o022:
         return problem(f"{path} is writable by others", f"`chmod 0700 {path}`")
+    if place == folder and status.st_uid not in (0, os.geteuid()):
+        return problem(f"{path} belongs to user {status.st_uid}, who can change what is in it", f"`chown root: {path}`")
     return _room(machine, path, loss)
 
 
