@@ -92,6 +92,7 @@ def test_status_is_1_where_no_placement_passes(root: Path, folder: Path, names: 
         (RULES.replace('"vcpu:0"', '"cpus:4"'), 0),
         (RULES.replace('"vcpu:0"', '"cpus:3"'), 1),
         (RULES.replace('"vcpu:0"', '"vcpu:0", persist: false'), 1),
+        (RULES.replace('"vcpu:0"', '"vcpu:0", drift: keep'), 1),
         (RULES.replace('"cpus:5"', '"cpus:5", on_failure: refuse'), 1),
         (RULES.replace('"vcpu:0"', '"vcpu:0", on_failure: refuse'), 0),
     ],

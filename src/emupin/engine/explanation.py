@@ -165,6 +165,7 @@ def result_json(guest: Domain, decided: Plan) -> dict[str, Any]:
         "iothreads": decided.follow_iothreads,
         "vhost_placement": decided.vhost_placement,
         "persist": decided.persist,
+        "drift": decided.drift,
         "unstartable": decided.unstartable,
         "failed": decided.failed,
         "on_failure": decided.on_failure,

@@ -14,7 +14,7 @@ from emupin.engine.situation import Others, Situation, all_of, floating_vcpus, h
 from emupin.engine.startable import risk
 from emupin.guest.domain import OTHER_DRIVERS
 from emupin.policy.match import find_rule
-from emupin.policy.values import DEDICATED, ERROR, KEEP, OFF, WARN
+from emupin.policy.values import DEDICATED, ERROR, FIX, KEEP, OFF, WARN
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -62,6 +62,8 @@ class Plan(Frozen):
     persist: bool = False
     follow_iothreads: bool = False
     """The iothreads go with the emulator threads."""
+    drift: str = FIX
+    """What becomes of a guest that has drifted."""
     vhost: Cpus | None = None
     """Where the vhost workers go; None: with the emulator threads. libvirt has no word for it: only live ones move."""
     vhost_placement: str | None = None
@@ -138,6 +140,7 @@ def plan(guest: Domain, policy: Policy, host: Host | None, others: Others = NOBO
         failed=not waits,
         on_failure=rule.on_failure,
         persist=rule.persist,
+        drift=rule.drift,
         follow_iothreads=rule.follow_iothreads,
         taken=_taken_by_others(guest, others),
     )
@@ -193,6 +196,7 @@ def _taken(situation: Situation, attempts: list[Attempt], warnings: tuple[str, .
         attempts=tuple(attempts),
         on_failure=rule.on_failure,
         persist=rule.persist,
+        drift=rule.drift,
         follow_iothreads=rule.follow_iothreads,
         unstartable=unstartable,
     )

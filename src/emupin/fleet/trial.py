@@ -129,7 +129,8 @@ def _effect(guest: Domain, decided: Plan) -> tuple[object, ...]:
     if decided.cpus is None:
         return (decided.failed, decided.failed and decided.on_failure)
     workers = decided.vhost, decided.vhost_dedicated
-    return decided.cpus, decided.dedicated, workers, decided.persist, decided.follow_iothreads and bool(guest.iothreads)
+    follow = decided.follow_iothreads and bool(guest.iothreads)
+    return decided.cpus, decided.dedicated, workers, decided.persist, follow, decided.drift
 
 
 # -- as a line --------------------------------------------------------------------------------------------------------
@@ -165,7 +166,7 @@ def _side_effects(guest: Domain, old: Plan, new: Plan) -> list[tuple[str, str, s
 
 
 def _effects(guest: Domain, decided: Plan) -> dict[str, str]:
-    effects = {"persist": "true" if decided.persist else "false"}
+    effects = {"persist": "true" if decided.persist else "false", "drift": decided.drift}
     if guest.iothreads:
         effects["iothreads"] = IOTHREADS[decided.follow_iothreads]
     effects["vhost"] = cpuset.text(decided.vhost) or "with the emulator threads"

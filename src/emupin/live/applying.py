@@ -35,7 +35,6 @@ if TYPE_CHECKING:
     from emupin.live.alignment import Look, Request
     from emupin.live.facts import Facts
     from emupin.node.decision import Decision
-    from emupin.policy.values import Policy
 
     Cpus = frozenset[int]
 
@@ -97,7 +96,7 @@ def _one(request: Request, name: str, read: Callable[[], Facts], means: Means | 
         around = read()
         seen = look(request, name, around)
         done.warnings = seen.plan.warnings + _no_place(seen)
-        if not seen.ours or (request.drift_only and _keeps_drift(request.policy, seen.plan.rule)):
+        if not seen.ours or (request.drift_only and seen.plan.drift == KEEP):
             return Result(name, LEFT_ALONE, seen, done)
         if means is None:
             expect(around, seen)
@@ -121,11 +120,6 @@ def _no_place(seen: Look) -> tuple[str, ...]:
     if seen.running or not seen.plan.failed:
         return ()
     return (f"{seen.plan.reason}; its next start decides again",)
-
-
-def _keeps_drift(policy: Policy, name: str | None) -> bool:
-    """Whether the rule called `name` says so."""
-    return any(rule.name == name and rule.drift == KEEP for rule in policy.rules)
 
 
 def _is_there(root: str, name: str) -> bool:
