@@ -238,7 +238,7 @@ def test_vhost_workers_go_back_whatever_comes_of_the_rest_with_a_faked_libvirt(
     with pytest.raises(EmupinError):
         record_audited(str(tmp_path), order().replace(vhost="6-7"), RULES)
     assert node.allowed(WORKER) == "6-7"
-    assert [entry["outcome"] for entry in node.host.audit()] == outcomes
+    assert [(entry["outcome"], entry["name"]) for entry in node.host.audit()] == [(each, "nfv-1") for each in outcomes]
     if "recorded" in outcomes:
         assert node.host.audit()[0]["diff"] == ["-live emulator: 2-5", "+live emulator: 2"]
 

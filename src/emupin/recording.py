@@ -21,6 +21,7 @@ from emupin.guest.domainxml import read
 from emupin.node import bookfile, former, libvirtd
 from emupin.node.definition import settle_definition
 from emupin.node.former import LIVE, PERSISTENT
+from emupin.node.guestfiles import name_of
 from emupin.order import SHUT_OFF
 from emupin.trail import entries, writer
 
@@ -83,7 +84,7 @@ def _part_vhost(root: str, order: Order, cpus: frozenset[int], name: str) -> Non
 def report(root: str, order: Order, outcome: str, reason: str, done: dict[str, Recorded]) -> None:
     """One line to syslog, one to the audit trail."""
     first = next(iter(done.values()), None)
-    name = first.name if first else None
+    name = first.name if first else name_of(root, order.uuid)
     log(root, f"{name or order.uuid}: record: {reason}", outcome == "failed")
     entry: dict[str, Json] = {
         "time": entries.now(),

@@ -11,7 +11,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from emupin.base.files import root_from_environment
-from emupin.live.lookup import FOLDERS, SUFFIX
+from emupin.node.guestfiles import FOLDERS, SUFFIX
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

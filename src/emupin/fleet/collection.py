@@ -27,7 +27,8 @@ from emupin.base.errors import EmupinError, HostError
 from emupin.base.files import AUDIT, STATE, list_folder, read_bytes
 from emupin.base.kept import POLICIES_KEPT
 from emupin.fleet.excerpt import excerpt
-from emupin.live.lookup import FOLDERS, SUFFIX, read_guest
+from emupin.live.lookup import read_guest
+from emupin.node.guestfiles import FOLDERS, SUFFIX
 from emupin.trail.archive import Archive
 
 if TYPE_CHECKING:
