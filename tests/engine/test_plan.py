@@ -56,6 +56,21 @@ def test_a_placement_that_fails_a_check_says_why(placement: str, problem: str) -
     assert problem in decided.reason
 
 
+@pytest.mark.parametrize("rule", ["match: {name: other}", "match: {name: 'nfv-*'}"])
+@pytest.mark.parametrize(("pin", "told"), [("2-5", True), ("6", False), (None, False)])
+def test_a_guest_that_is_left_as_it_is_may_be_on_the_cpu_that_another_has_alone(
+    rule: str, pin: str | None, told: bool
+) -> None:
+    """Whoever recorded that pin: emupin itself, maybe, before the rule was changed."""
+    text = f"version: 1\nrules:\n  - name: nfv\n    placement: keep\n    {rule}\n"
+    others = Others(dedicated={"0c1d": frozenset((4,))}, names={"0c1d": "nfv-2"})
+    guest = domainxml.read(domain_xml(emulatorpin=pin).encode(), "test")
+    decided = plan(guest, compile_policy(text.encode(), "policy.yaml"), HOST, others)
+    assert (decided.cpus, decided.failed) == (None, False)
+    intrusion = "its pin 2-5 is left as it is, and CPU 4 is dedicated to guest nfv-2 (0c1d): change its pin "
+    assert any(each.startswith(intrusion) for each in decided.warnings) == told
+
+
 def test_the_reason_says_what_was_skipped() -> None:
     decided = decide('["cpus:3", "vcpu:0"]')
     assert decided.reason == "rule 'nfv' says vcpu:0 after cpus:3 was skipped: vCPU 1 runs on CPU 3"

@@ -120,6 +120,7 @@ def plan(guest: Domain, policy: Policy, host: Host | None, others: Others = NOBO
     warnings = _arrivals(guest, host, others)
     rule = find_rule(guest, policy, host.cores if host else ())
     if rule is None:
+        warnings += _intrusion(guest, others)
         return Plan(None, "no rule matches", warnings=warnings, on_failure=policy.on_failure)
     situation = Situation(guest, policy, rule, host, others)
     warnings += _floating_arrivals(situation)
@@ -153,6 +154,15 @@ def _taken_by_others(guest: Domain, others: Others) -> str | None:
     return f"{named(both)} {is_or_are(both)} dedicated to {whose}" if both else None
 
 
+def _intrusion(guest: Domain, others: Others) -> tuple[str, ...]:
+    """A guest that is left as it is may have the pin that emupin recorded before its rule was changed."""
+    taken = _taken_by_others(guest, others)
+    if taken is None:
+        return ()
+    cure = "change its pin (`virsh emulatorpin`), or take back the recorded one (`emupin apply --undo`)"
+    return (f"its pin {cpuset.format(guest.emulatorpin or ())} is left as it is, and {taken}: {cure}",)
+
+
 def _arrivals(guest: Domain, host: Host | None, others: Others) -> tuple[str, ...]:
     """The guest's vCPUs may come to a CPU that another guest's emulator has: orchestrators do not know of us."""
     taken = all_of(others.shared, others.dedicated)
@@ -182,6 +192,8 @@ def _taken(situation: Situation, attempts: list[Attempt], warnings: tuple[str, .
     unstartable = risk(taken.cpus, situation.guest, situation.host) if taken.cpus else None
     if unstartable:
         warnings += (f"only the live threads are moved to {cpuset.format(taken.cpus or ())}: {unstartable}",)
+    if taken.cpus is None:
+        warnings += _intrusion(situation.guest, situation.others)
     if skipped:
         reason += " after " + "; ".join(
             f"{attempt.placement.text} was skipped: {attempt.problem}" for attempt in skipped
