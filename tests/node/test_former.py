@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -10,6 +13,7 @@ from emupin.base.errors import HostError
 from emupin.node import former
 
 UUID = "5a3f1d2c-7f0e-4c50-9a1b-0123456789ab"
+SOURCES = str(Path(former.__file__).parents[2])
 
 
 RUN = "4242 17"
@@ -124,3 +128,36 @@ def test_a_file_that_is_not_ours_is_an_error(tmp_path: Path, text: str) -> None:
     path.write_text(text)
     with pytest.raises(HostError, match="is not what emupin writes"):
         former.recall(str(tmp_path), UUID)
+
+
+def test_what_is_gone_for_a_while_is_known_still(tmp_path: Path) -> None:
+    """An iothread that is taken out may come again with a snapshot."""
+    remember(tmp_path, {"1": "3"}, {"emulator": "2", "1": "2"})
+    remember(tmp_path, {"emulator": "2"}, {"emulator": "5"})
+    assert back(tmp_path, {"emulator": "5", "1": "2"}) == {"emulator": None, "1": "3"}
+    remember(tmp_path, {"emulator": "5", "1": "7"}, {"emulator": "6"})
+    assert back(tmp_path, {"emulator": "6", "1": "2"}) == {"emulator": None}, "somebody had pinned it meanwhile"
+
+
+def test_what_a_saved_state_brings_again_is_known_through_the_next_record(tmp_path: Path) -> None:
+    remember(tmp_path, {"emulator": "0-3"}, {"emulator": "2"})
+    former.mark_undone(str(tmp_path), UUID, "persistent", "")
+    remember(tmp_path, {"emulator": "2"}, {"1": "2"})
+    assert back(tmp_path, {"emulator": "2", "1": "2"}) == {"emulator": "0-3", "1": None}
+
+
+def test_two_processes_lose_nothing_of_each_other(tmp_path: Path) -> None:
+    """A recording process is at the live definition of a guest while `apply` is at the persistent one."""
+    root = str(tmp_path)
+    code = (
+        "import sys; from emupin.node import former; root, uuid, kind = sys.argv[1:]\n"
+        "for cpu in range(100):\n"
+        "    former.remember(root, uuid, kind, {'emulator': str(cpu)}, {'emulator': str(cpu + 1)}, 'x')"
+    )
+    both = [
+        subprocess.Popen([sys.executable, "-c", code, root, UUID, kind], env={**os.environ, "PYTHONPATH": SOURCES})
+        for kind in ("live", "persistent")
+    ]
+    assert [each.wait(60) for each in both] == [0, 0]
+    found = {kind: each.before["emulator"] for kind, each in former.recall(root, UUID).items()}
+    assert found == {"live": "0", "persistent": "0"}

@@ -19,7 +19,7 @@ from emupin.guest.threads import read_status_file
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
     from emupin.base.jsonline import Json
     from emupin.guest.domain import Domain
@@ -104,22 +104,54 @@ def remember(root: str, uuid: str, kind: str, there: Pins, ours: Pins, run: str)
 
     Raises HostError.
     """
-    known = counting(recall(root, uuid), run)
-    former = known.get(kind, Former({}, {}))
-    if former.undone:  # Who has put it there again, a saved state or somebody by hand, nobody knows.
-        former = Former({}, {})
-    kept = [key for key in former.ours if _is_ours(key, there, former)]
-    before = {**{key: there.get(key) for key in ours}, **{key: former.before[key] for key in kept}}
-    was = {key: there.get(key) for key in kept if key in ours}
-    ours = {**{key: there.get(key) for key in kept}, **ours}
-    _keep(root, uuid, {**known, kind: Former(before, ours, run if kind == LIVE else "", was)})
+    with _alone(root):
+        known = counting(recall(root, uuid), run)
+        former = known.get(kind, Former({}, {}))
+        kept = [key for key in former.before if _stays_known(key, there, ours, former)]
+        before = {**{key: there.get(key) for key in ours}, **{key: former.before[key] for key in kept}}
+        was = {key: there.get(key) for key in kept if key in ours}
+        ours = {**{key: there.get(key, former.ours[key]) for key in kept if key not in ours}, **ours}
+        _keep(root, uuid, {**known, kind: Former(before, ours, run if kind == LIVE else "", was)})
 
 
 def confirm(root: str, uuid: str, kind: str) -> None:
     """Note that libvirt has taken what `remember` was told of. Raises HostError."""
-    known = recall(root, uuid)
-    if kind in known and known[kind].was:
-        _keep(root, uuid, {**known, kind: known[kind].replace(was={})})
+    with _alone(root):
+        known = recall(root, uuid)
+        if kind in known and known[kind].was:
+            _keep(root, uuid, {**known, kind: known[kind].replace(was={})})
+
+
+@contextlib.contextmanager
+def _alone(root: str) -> Iterator[None]:
+    """Nobody else changes what is kept meanwhile: `apply` and a recording process may be at one guest.
+
+    Raises HostError.
+    """
+    import fcntl
+
+    try:
+        make_private_folder(root + STATE)
+        make_private_folder(root + FOLDER)
+        folder = os.open(root + FOLDER, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except OSError as error:
+        raise HostError(root + FOLDER, f"cannot be used: {error.strerror}", "run it as root") from None
+    try:
+        fcntl.flock(folder, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(folder)
+
+
+def _stays_known(key: str, there: Pins, ours: Pins, former: Former) -> bool:
+    """Whether what stood before the pin `key` is known still once emupin has put `ours` where `there` are.
+
+    A pin that is to be another was emupin's, or is somebody's from now on: after it was undone, too, when nobody can
+    tell a saved state's from one that was set by hand. Of the rest a saved state may bring back what is not there now.
+    """
+    if key in ours:
+        return not former.undone and _is_ours(key, there, former)
+    return former.undone or key not in there or _is_ours(key, there, former)
 
 
 def _is_ours(key: str, there: Pins, former: Former) -> bool:
@@ -156,14 +188,16 @@ def diff(kind: str, changes: Mapping[str, tuple[str | None, str | None]]) -> lis
 
 def forget(root: str, uuid: str, kind: str, run: str) -> None:
     """Keep of what counts in this `run` all but one definition's, and what was undone. Raises HostError."""
-    known = counting(recall(root, uuid), run)
-    _keep(root, uuid, {key: each for key, each in known.items() if key != kind and not each.undone})
+    with _alone(root):
+        known = counting(recall(root, uuid), run)
+        _keep(root, uuid, {key: each for key, each in known.items() if key != kind and not each.undone})
 
 
 def mark_undone(root: str, uuid: str, kind: str, run: str) -> None:
     """Note of one definition that what stood there before was put back. Raises HostError."""
-    known = counting(recall(root, uuid), run)
-    _keep(root, uuid, {**known, kind: known[kind].replace(undone=True)})
+    with _alone(root):
+        known = counting(recall(root, uuid), run)
+        _keep(root, uuid, {**known, kind: known[kind].replace(undone=True)})
 
 
 def keep_only(root: str, uuids: frozenset[str]) -> None:
@@ -199,8 +233,6 @@ def _keep(root: str, uuid: str, known: dict[str, Former]) -> None:
         if not plain:
             _remove(path)
             return
-        make_private_folder(root + STATE)
-        make_private_folder(root + FOLDER)
         replace_file(path, encode(plain).encode("ascii"))
     except OSError as error:
         raise HostError(path, f"cannot be written: {error.strerror}", "free some space in /var/lib") from None
