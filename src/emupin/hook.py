@@ -120,6 +120,13 @@ def serve(call: Call) -> bytes:
         from emupin.node import told
 
         told.warn(call.root, call.name, call.operation, warnings)
+    if decision.plan.taken and not decision.plan.decides and call.operation in ENFORCES:
+        from emupin import order
+
+        decision, call.last_act = order.give_back(call.root, decision)
+        if call.last_act:
+            _audit(call, decision, "enforced")
+            return b""
     if decision.plan.rule is None:
         if decision.plan.warnings:
             _audit(call, decision, "unchanged")
@@ -273,7 +280,9 @@ def _audit(
 def _trouble(call: Call, message: str) -> int:
     """Report; the exit status that the policy wants."""
     if not call.is_told:
-        _report(call, message)
+        from emupin import trouble
+
+        trouble.report(call.root, call.name, call.operation, message, call.decision, call.refuses, not call.trail_fails)
     if not call.refuses:
         return 0
     try:
@@ -283,17 +292,9 @@ def _trouble(call: Call, message: str) -> int:
     return REFUSED
 
 
-def _report(call: Call, message: str) -> None:
-    """The trouble in syslog and in the audit trail."""
-    from emupin import trouble
-
-    trouble.report(call.root, call.name, call.operation, message, call.decision, call.refuses, not call.trail_fails)
-
-
 def _report_bug(call: Call, kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
     """An error that nobody foresaw: its traceback goes to syslog, and the policy decides as for any other trouble."""
     from emupin import trouble
 
     trouble.log_traceback(call.root, kind, error, trace)
-    status = _trouble(call, f"guest {call.name}: {kind.__name__}: {error} (a bug: the traceback is in syslog)")
-    os._exit(status)
+    os._exit(_trouble(call, f"guest {call.name}: {kind.__name__}: {error} (a bug: the traceback is in syslog)"))

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
     from emupin.engine.plan import Plan
     from emupin.guest.domain import Domain, Status
+    from emupin.node.decision import Decision
     from emupin.policy.values import Policy
 
 ORDERS, LOCK = f"{RUN}/orders", f"{RUN}/recorder"
@@ -95,6 +96,25 @@ def is_recorded(root: str, plan: Plan, guest: Domain, status: Status, policy: Po
         return False
     same = {"id": guest.id, "layout": guest.layout, "numad": guest.numad, "partition": stored.partition or DEFAULT}
     return stored.replace(**same) == guest.replace(partition=guest.partition or DEFAULT) and plan.is_in(stored)
+
+
+def give_back(root: str, decision: Decision) -> tuple[Decision, Callable[[], None] | None]:
+    """Move a guest that is left as it is off CPUs that another has alone, where its pin is emupin's own of before.
+
+    The decision that says so, and the last act of the process, as `leave` has it: the definition gets what stood there
+    before. No act where the pin is somebody's. Raises HostError.
+    """
+    from emupin.guest.domain import EMULATOR
+    from emupin.node import former
+    from emupin.node.refuge import move_away
+
+    guest = decision.guest
+    if EMULATOR not in former.stood(root, guest):
+        return decision, None
+    done = move_away(root, decision)
+    log(root, f"{guest.name}: {done}", trouble=True)
+    act = leave(root, guest.name, correction(guest.uuid or "", decision.policy.digest))
+    return decision.replace(problems=(*decision.problems, done)), act
 
 
 def leave(root: str, name: str, order: Order) -> Callable[[], None]:

@@ -223,7 +223,7 @@ def _record_persistent(domain: libvirt.virDomain, root: str, policy: Policy, boo
     guest = read(domain.XMLDesc(libvirt.VIR_DOMAIN_XML_INACTIVE).encode(), "persistent definition", policy.sections())
     settled = settle_definition(root, policy, guest)
     pins = settled.changes(guest)
-    if not settled.plan.persist or not pins:
+    if not pins or (settled.plan.decides and not settled.plan.persist):
         return None
     done = _change(domain, guest, pins, (PERSISTENT, libvirt.VIR_DOMAIN_AFFECT_CONFIG), book, _told(settled, pins))
     return done.replace(rule=settled.plan.rule, placement=settled.plan.placement)

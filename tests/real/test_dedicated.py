@@ -142,3 +142,32 @@ def test_a_guest_without_a_place_leaves_the_cpu_that_its_old_pin_shares_with_the
     host.virsh("destroy", holder.uuid)
     host.virsh("start", former.uuid)
     assert recorded(host, former, SPARE)
+
+
+@pytest.mark.parametrize("left", ['match: {name: "nfv-2"}', 'match: {name: "nfv-*"}'], ids=["no rule", "keep"])
+def test_a_pin_of_emupins_does_not_outlive_its_rule_on_a_cpu_that_another_guest_has_alone(
+    host: PrivateHost, left: str
+) -> None:
+    """Nobody pinned that guest but emupin, before the rule was changed."""
+    text = POLICY.replace(', "vcpu:0"', "")
+    host.install(text)
+    former, holder = (Guest(f"nfv-{number}", vcpus=1, emulatorpin=None) for number in (1, 2))
+    start(host, former)
+    assert recorded(host, former, SPARE)
+    host.virsh("destroy", former.uuid)
+    keep = 'rules:\n  - {name: left, match: {name: "nfv-1"}, placement: [keep]}' if "*" in left else "rules:"
+    host.set_policy(text.replace('match: {name: "nfv-*"}', left).replace("rules:", keep))
+    start(host, holder)
+    assert recorded(host, holder, SPARE)
+
+    host.virsh("start", former.uuid)
+    assert (placed(host, holder), emulator_cpus(host, former)) == (SPARE, {frozenset((HOME,))})
+    assert eventually(lambda: inactive_pin(host, former) is None, 20)
+    (entry,) = [entry for entry in host.audit() if entry["name"] == "nfv-1" and entry["op"] == "started"][1:]
+    taken = f"its pin is {SPARE}, and CPU {SPARE} is dedicated to guest nfv-2 ({holder.uuid})"
+    assert f"{taken}: its emulator threads were moved to {HOME}" in str(entry["warnings"])
+    assert host.run(EMUPIN, "audit", "replay").returncode == 0
+    host.virsh("destroy", former.uuid)
+    host.virsh("start", former.uuid)
+    assert live_pin(host, former) is None
+    assert placed(host, holder) == SPARE

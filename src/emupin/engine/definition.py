@@ -49,8 +49,11 @@ def settle(guest: Domain, made: Plan, host: Host | None, stood: Mapping[str, Cpu
     """What the plan `made` for `guest` means for its XML: the pin, or nothing, or that one goes which must not hold.
 
     `stood` is what was there before those of its pins that emupin has put there: it comes back where libvirt can start
-    the guest with it. A guest that no rule takes, or that a rule keeps, is left as it is.
+    the guest with it. A guest that no rule takes, or that a rule keeps, is left as it is, but for a pin of emupin's on
+    CPUs that another guest has alone by now.
     """
+    if not made.decides and made.taken and EMULATOR in stood:
+        return Settled(made, {EMULATOR: _startable(stood[EMULATOR], guest, host)}, {EMULATOR: made.taken})
     if not made.decides:
         return Settled(made)
     reasons = _must_go(guest, made, host) if made.pin is None else {}

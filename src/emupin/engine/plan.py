@@ -70,7 +70,7 @@ class Plan(Frozen):
     vhost_dedicated: bool = False
     """Likewise `dedicated`."""
     taken: str | None = None
-    """Who has CPUs of the pin alone that the XML of a guest without a placement has, which must not hold then."""
+    """Who has CPUs alone that are in the pin of a guest that is not placed, which must not hold then."""
     unstartable: str | None = None
     """Why libvirt could not start the guest with this pin; None where it can."""
 
@@ -120,8 +120,9 @@ def plan(guest: Domain, policy: Policy, host: Host | None, others: Others = NOBO
     warnings = _arrivals(guest, host, others)
     rule = find_rule(guest, policy, host.cores if host else ())
     if rule is None:
-        warnings += _intrusion(guest, others)
-        return Plan(None, "no rule matches", warnings=warnings, on_failure=policy.on_failure)
+        taken = _taken_by_others(guest, others)
+        warnings += _intrusion(guest, taken)
+        return Plan(None, "no rule matches", warnings=warnings, on_failure=policy.on_failure, taken=taken)
     situation = Situation(guest, policy, rule, host, others)
     warnings += _floating_arrivals(situation)
     attempts: list[Attempt] = []
@@ -154,9 +155,8 @@ def _taken_by_others(guest: Domain, others: Others) -> str | None:
     return f"{named(both)} {is_or_are(both)} dedicated to {whose}" if both else None
 
 
-def _intrusion(guest: Domain, others: Others) -> tuple[str, ...]:
+def _intrusion(guest: Domain, taken: str | None) -> tuple[str, ...]:
     """A guest that is left as it is may have the pin that emupin recorded before its rule was changed."""
-    taken = _taken_by_others(guest, others)
     if taken is None:
         return ()
     cure = "change its pin (`virsh emulatorpin`), or take back the recorded one (`emupin apply --undo`)"
@@ -192,8 +192,8 @@ def _taken(situation: Situation, attempts: list[Attempt], warnings: tuple[str, .
     unstartable = risk(taken.cpus, situation.guest, situation.host) if taken.cpus else None
     if unstartable:
         warnings += (f"only the live threads are moved to {cpuset.format(taken.cpus or ())}: {unstartable}",)
-    if taken.cpus is None:
-        warnings += _intrusion(situation.guest, situation.others)
+    whose = _taken_by_others(situation.guest, situation.others) if taken.cpus is None else None
+    warnings += _intrusion(situation.guest, whose)
     if skipped:
         reason += " after " + "; ".join(
             f"{attempt.placement.text} was skipped: {attempt.problem}" for attempt in skipped
@@ -210,6 +210,7 @@ def _taken(situation: Situation, attempts: list[Attempt], warnings: tuple[str, .
         persist=rule.persist,
         drift=rule.drift,
         follow_iothreads=rule.follow_iothreads,
+        taken=whose,
         unstartable=unstartable,
     )
 

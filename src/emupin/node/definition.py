@@ -25,4 +25,4 @@ def settle_definition(root: str, policy: Policy, guest: Domain) -> Settled:
 
 def settle_as(root: str, guest: Domain, planned: Plan, host: Host | None) -> Settled:
     """What the definition `guest` is to say where its plan is `planned`. Raises HostError."""
-    return settle(guest, planned, host, former.stood(root, guest) if planned.decides else {})
+    return settle(guest, planned, host, former.stood(root, guest) if planned.decides or planned.taken else {})
