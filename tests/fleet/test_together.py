@@ -59,6 +59,13 @@ def test_what_starts_counts_with_its_vcpus_iothreads_and_pins() -> None:
     assert others.iothreads == {UUID: frozenset((34,))}
 
 
+def test_who_is_not_pinned_itself_is_where_its_vcpus_may_be() -> None:
+    """libvirt falls back on <vcpu cpuset>, for a guest that no rule takes too: that is not the pool's to give."""
+    guests = company(placement="keep")
+    placed(guests, replace(A, pins={}, vcpus=2, vcpu_attributes="cpuset='2-5'"))
+    assert guests.others(B.domain, "").shared == {UUID: frozenset((2, 3, 4, 5))}
+
+
 def test_vhost_workers_have_what_they_are_given() -> None:
     guests = company("2-4", rule="vhost: [dedicated]")
     first, second = (guests.decide(each.domain, each.name) for each in (A, B))
@@ -148,6 +155,19 @@ def test_rewrite_together_in_place(root: Path, folder: Path) -> None:
     assert done.returncode == 0
     assert b"rule nfv: 0 more guests like nfv-2 would get CPUs of their own" in done.stderr
     assert [f"<emulatorpin cpuset='{cpu}'/>" in (folder / f"{at}.xml").read_text() for at, cpu in enumerate("674")]
+
+
+def test_rewrite_warns_of_a_guest_that_no_rule_takes(root: Path, tmp_path: Path) -> None:
+    """It comes to a CPU that was given to the first one alone."""
+    folder, names = tmp_path / "two", (("nfv-1", "10"), ("web-1", "6"))
+    folder.mkdir()
+    for number, (name, cpu) in enumerate(names):
+        (folder / f"{number}.xml").write_text(GuestXml({0: cpu}, name=name, uuid=(UUID, ANOTHER)[number]).text)
+    rules = RULES.replace("{name: nfv,", "{name: nfv, match: {name: 'nfv-*'},")
+    (folder / "policy.yaml").write_text(rules)
+    done = emupin(root, "rewrite", "--together", "--check", "--policy", folder / "policy.yaml", folder)
+    assert (done.returncode, done.stdout.decode()) == (1, f"{folder}/0.xml\n")
+    assert b"1.xml: CPU 6 runs a vCPU of this guest, and has the emulator threads of guest nfv-1" in done.stderr
 
 
 def test_rewrite_sees_the_guests_that_explain_sees(root: Path, folder: Path) -> None:

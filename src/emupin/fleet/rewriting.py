@@ -103,7 +103,8 @@ class Rewriter:
             basis = Basis(guest, self.policy, self.facts.host, others)
             batch.rows.append(preview(data, source, basis, decision, warnings))
         if decision.rule is None:
-            batch.remarks += [f"{source}: {decision.reason}"] if guest.kind in OTHER_DRIVERS else []
+            told = (decision.reason,) if guest.kind in OTHER_DRIVERS else decision.warnings
+            batch.remarks += [f"{source}: {each}" for each in told]
             return data
         if decision.failed:
             raise HostError(source, decision.reason, foreign or "change the policy, or the guest's pins")

@@ -79,7 +79,7 @@ class Company:
         return decided
 
     def _start(self, guest: Domain, key: str, decided: Plan) -> None:
-        host, cpus = self.facts.host, decided.after(guest) or frozenset()
+        host, cpus = self.facts.host, decided.after(guest) or guest.unpinned or frozenset()
         everywhere = cpus | (decided.vhost or frozenset())
         follow = decided.follow_iothreads and decided.cpus is not None and guest.iothreads
         has = {

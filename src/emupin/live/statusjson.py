@@ -52,6 +52,7 @@ def _plan(found: Assessment) -> dict[str, Any]:
         "rule": plan.rule,
         "placement": plan.placement,
         "cpus": cpuset.text(plan.cpus),
+        "vhost": cpuset.text(plan.vhost),
         "dedicated": plan.dedicated,
         "persist": plan.persist,
         "iothreads": plan.follow_iothreads,

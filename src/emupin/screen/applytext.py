@@ -100,6 +100,7 @@ def to_json(result: Result) -> dict[str, object]:
         "rule": made.rule,
         "placement": made.placement,
         "cpus": cpuset.text(made.cpus),
+        "vhost": cpuset.text(made.vhost),
         "reason": made.reason,
         "warnings": list(done.warnings),
         "changes": [
