@@ -27,6 +27,7 @@ from emupin.base.errors import HostError
 from emupin.engine.hostcache import read_cached
 from emupin.guest import domainxml
 from emupin.live.facts import Facts
+from emupin.node.book import FILTERED_SECONDS
 from emupin.node.claims import PENDING_SECONDS, Ledger, from_mask
 
 TEXT = policy_text('dedicated, "vcpu:0"', 'match: {name: "nfv-*"}', pool="64-127")
@@ -496,14 +497,26 @@ def test_a_filtered_guest_is_expected_where_the_filter_puts_it(host: Host) -> No
 # -- the ends of guests -----------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("operation", ["prepare", "migrate", "restore"])
-def test_a_start_that_never_comes(host: Host, operation: str) -> None:
-    """A start that fails, an incoming migration that is cancelled: the claim ends after a while."""
+@pytest.mark.parametrize(
+    ("operations", "seconds"),
+    [
+        (["prepare"], PENDING_SECONDS),
+        (["migrate"], FILTERED_SECONDS),
+        (["restore"], FILTERED_SECONDS),
+        (["migrate", "prepare"], PENDING_SECONDS),
+    ],
+)
+def test_a_start_that_never_comes(host: Host, operations: list[str], seconds: float) -> None:
+    """A start that fails, an incoming migration that is cancelled: the claim ends after a while.
+
+    That of a filter ends soon: libvirt may refuse the guest then, or only define it, and calls nobody.
+    """
     host.set_policy(TEXT.replace("64-127", "64"))
-    assert placed(host, A, operation) == "64"
-    age(host, A, PENDING_SECONDS - 60)
+    for operation in operations:
+        assert placed(host, A, operation) == "64"
+    age(host, A, seconds - 30)
     assert placed(host, B) == "6"
-    age(host, A, 61)
+    age(host, A, 31)
     assert placed(host, B) == "64"
     assert placed(host, A) == "2"
 
@@ -653,10 +666,20 @@ def test_vhost_workers_hold_cpus_of_their_own(host: Host) -> None:
 
 
 def test_a_migration_in_of_a_guest_that_runs_here(host: Host) -> None:
-    """libvirt asks the filter before it finds out; what the running guest has stays its own."""
+    """libvirt asks the filter before it finds out; what the running guest has stays its own, and it gets no more."""
     two_running(host)
     assert placed(host, replace(A, pins=pins(64, 3)), "migrate") == "66"
-    assert placed(host, C) == "67"
+    assert placed(host, C) == "66"
+    assert held(host).dedicated[64] == UUID
+
+
+def test_iothreads_that_a_filter_has_follow_are_on_no_other_cpus_any_more(host: Host) -> None:
+    """The next guest that comes in is told of the pins that were printed."""
+    host.set_policy(policy_text("dedicated", "iothreads: follow", pool="64-127"))
+    assert placed(host, replace(A, iothreads={1: "65"}), "migrate") == "64"
+    with opened(host) as ledger:
+        others = ledger.others(None, frozenset(range(128)))
+    assert others.iothreads == {UUID: frozenset((64,))}
 
 
 def test_a_running_guest_that_finds_no_place_stays_where_it_is(host: Host) -> None:

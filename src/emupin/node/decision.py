@@ -67,9 +67,9 @@ def decide(
     """Decide for the guest whose domain XML is `data`, and claim its CPUs before anybody acts on it.
 
     A `tentative` decision claims nothing: it is for a guest that does not run, whose next start decides anew. One that
-    is `filtered` starts with the pin of its plan, not with the one of its XML. Raises DomainError, HostError: where a
-    dedicated CPU cannot be claimed, too. Other claims only guide the next decisions: if one cannot be written, that is
-    a warning.
+    is `filtered` starts with the pin of its plan, not with the one of its XML; in a moment libvirt calls `prepare` for
+    it, or has refused it and tells nobody. Raises DomainError, HostError: where a dedicated CPU cannot be claimed, too.
+    Other claims only guide the next decisions: if one cannot be written, that is a warning.
     """
     guest = _as_it_runs(root, read(data, source, policy.sections()))
     host = read_host(root, policy, guest)
@@ -78,8 +78,12 @@ def decide(
     else:
         with Ledger(root, policy, host) as ledger:
             others, decided = plan_beside(ledger, guest, policy, host)
-            starts = guest.replace(emulatorpin=decided.pin) if filtered and decided.pin else guest
-            problems += ledger.faults + _claim(ledger, starts, decided)
+            problems += ledger.faults
+            if not filtered:
+                problems += _claim(ledger, guest, decided)
+            elif guest.uuid not in ledger.running:  # Else libvirt refuses what is to be restored.
+                ledger.hurry()
+                problems += _claim(ledger, _as_printed(guest, decided), decided)
     topology, unkept = _keep_topology(root, host)
     return Decision(
         data=data,
@@ -91,6 +95,14 @@ def decide(
         plan=decided,
         problems=problems + unkept,
     )
+
+
+def _as_printed(guest: Domain, decided: Plan) -> Domain:
+    """`guest` with the pins that a filter gives it."""
+    if decided.pin is None:
+        return guest
+    follow = dict.fromkeys(guest.iothreads if decided.follow_iothreads else (), decided.pin)
+    return guest.replace(emulatorpin=decided.pin, iothreadpins={**guest.iothreadpins, **follow})
 
 
 def _as_it_runs(root: str, guest: Domain) -> Domain:
