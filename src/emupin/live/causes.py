@@ -19,7 +19,8 @@ NOT_PLACED = (
     "it was taken back (`emupin apply --undo`), or /run/emupin was lost"
 )
 NOT_RECORDED = (
-    "libvirt has not recorded it yet: right after a start it needs a moment, later python3-libvirt may be missing"
+    "libvirt has not recorded it yet: right after a start it needs a moment, a migration, save or copy has to end "
+    "first; later python3-libvirt may be missing"
 )
 FEWER_ABOVE = "a cgroup above the guest's has fewer CPUs"
 OUTSIDE = "it was moved out of the guest's cgroup"
