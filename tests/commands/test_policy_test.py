@@ -73,6 +73,7 @@ def test_json(root: Path) -> None:
         "file": "fixtures/xml/demo.xml", "name": "instance-0000002a", "rule": "renamed", "placement": "dedicated",
         "before": "2-5", "after": "6", "failed": False,
     }  # fmt: skip
+    assert told["changed"]
     assert "old" not in told
     compared = json.loads(emupin(root, *args, "--against", POLICY, cwd=PROJECT).stdout)
     assert (compared["persist"], compared["old"]["persist"], compared["old"]["rule"]) == (False, True, "nfv")
@@ -117,6 +118,31 @@ def test_a_policy_that_is_not_valid(root: Path, folder: Path, name: str) -> None
     add(folder, "nfv-1")
     done = emupin(root, "policy", "test", folder, name, write_policy(folder, "version: 7\n"))
     assert (done.returncode, done.stdout) == (2, b"")
+
+
+@pytest.mark.parametrize(
+    ("pins", "outcome", "changed"),
+    [
+        ({}, "4 stays, iothreads 1-2 -> 4", True),
+        ({"1": "4"}, "4 stays, iothread 2 -> 4", True),
+        ({"1": "4", "2": "4"}, "4 stays", False),
+        ({"emulator": "5", "1": "4", "2": "5"}, "5 -> 4, iothread 2 -> 4", True),
+        ({"emulator": "5", "1": "4", "2": "4"}, "5 -> 4", True),
+    ],
+)
+def test_what_rewrite_would_change_is_a_change(
+    root: Path, folder: Path, pins: dict[str, str], outcome: str, changed: bool
+) -> None:
+    (root / "etc/emupin/policy.yaml").write_text(RULES.replace('"vcpu:0"', '"vcpu:0", iothreads: follow'))
+    own = f"<emulatorpin cpuset='{pins.get('emulator', '4')}'/>"
+    own += "".join(f"<iothreadpin iothread='{key}' cpuset='{pins[key]}'/>" for key in "12" if key in pins)
+    xml = (GUEST % "nfv-1").replace("</vcpu>", "</vcpu><iothreads>2</iothreads>")
+    (folder / "nfv-1.xml").write_text(xml.replace("<emulatorpin cpuset='4-5'/>", own))
+    done = emupin(root, "policy", "test", folder)
+    assert done.stdout.decode() == f"{folder}/nfv-1.xml: nfv-1: nfv, vcpu:0: {outcome}\n"
+    assert done.stderr.decode().startswith("rule nfv: 1 guest (1 changes)\n" if changed else "rule nfv: 1 guest\n")
+    assert json.loads(emupin(root, "policy", "test", "--json", folder).stdout)["changed"] == changed
+    assert emupin(root, "rewrite", "--check", folder).returncode == changed
 
 
 def test_stdin_stands_alone(root: Path) -> None:

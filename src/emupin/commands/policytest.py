@@ -14,9 +14,9 @@ from emupin.fleet.trial import Side, Tally, Trial, summary
 from emupin.live.facts import read_facts
 
 EPILOG = """\
-stdout has one line per guest: file, name, rule, placement, CPUs before -> after; with --json one object per line. With
---against, only guests whose outcome would differ: other CPUs, or another effect of persist, iothreads, drift or
-on_failure.
+stdout has one line per guest: file, name, rule, placement, CPUs before -> after, and the iothreads that would follow;
+with --json one object per line. With --against, only guests whose outcome would differ: other CPUs, or another effect
+of persist, iothreads, drift or on_failure.
 A folder stands for every *.xml file below it. Remarks, and how many guests each rule matches, go to stderr.
 
 Each guest is decided as if it were the only one to start: `dedicated` can give the same CPU to several of them. With

@@ -10,11 +10,13 @@ from typing import TYPE_CHECKING, Any
 
 from emupin.base import cpuset
 from emupin.base.text import printable
+from emupin.engine.definition import differing
 from emupin.engine.explanation import result_json
 from emupin.engine.plan import plan
 from emupin.fleet.batch import Batch
 from emupin.fleet.foreign import absent_cpus
 from emupin.guest.document import read_file
+from emupin.guest.domain import EMULATOR
 from emupin.live import lookup
 from emupin.policy.values import IOTHREADS
 
@@ -24,6 +26,8 @@ if TYPE_CHECKING:
     from emupin.guest.domain import Domain
     from emupin.live.facts import Facts
     from emupin.policy.values import Policy
+
+    Cpus = frozenset[int]
 
 
 @dataclass
@@ -113,11 +117,17 @@ class Trial:
 
     def json(self, guest: Domain, path: str, old: Plan | None, new: Plan) -> str:
         form: dict[str, Any] = {"file": path, "name": guest.name, "uuid": guest.uuid, **result_json(guest, new)}
-        return json.dumps(form if old is None else {**form, "old": result_json(guest, old)})
+        beside = {"changed": is_changed(guest, new)} if old is None else {"old": result_json(guest, old)}
+        return json.dumps({**form, **beside})
 
 
 def is_changed(guest: Domain, decided: Plan) -> bool:
-    return decided.after(guest) != guest.emulatorpin
+    return bool(_moved(guest, decided))
+
+
+def _moved(guest: Domain, decided: Plan) -> dict[str, Cpus | None]:
+    """The pins that the guest is to have and lacks, by whose they are; an `unstartable` plan has them live only."""
+    return {} if decided.cpus is None else differing(guest, decided.cpus, decided.follow_iothreads)
 
 
 def differ(guest: Domain, old: Plan, new: Plan) -> bool:
@@ -151,10 +161,12 @@ def _outcome(guest: Domain, decided: Plan) -> str:
         return f"no rule: {before} stays"
     if decided.failed:
         return f"{decided.reason}; on_failure: {decided.on_failure}"
-    what = f"{decided.rule}, {decided.placement}: {before}"
-    if not is_changed(guest, decided):
-        return f"{what} stays"
-    return f"{what} -> {cpuset.text(decided.cpus)}"
+    moved, after = _moved(guest, decided), cpuset.text(decided.cpus)
+    what = f"{decided.rule}, {decided.placement}: {before}" + (f" -> {after}" if EMULATOR in moved else " stays")
+    iothreads = frozenset(int(key) for key in moved if key != EMULATOR)
+    if not iothreads:
+        return what
+    return f"{what}, iothread{'s' if len(iothreads) > 1 else ''} {cpuset.format(iothreads)} -> {after}"
 
 
 def _side_effects(guest: Domain, old: Plan, new: Plan) -> list[tuple[str, str, str]]:
