@@ -43,6 +43,11 @@ def guest(name: str = "nfv-1") -> bytes:
     return PINNED % name.encode()
 
 
+def automatic(name: str = "nfv-1") -> bytes:
+    """A guest whose vCPUs go where numad says once it is asked, at the start."""
+    return b"<domain type='kvm'><name>%s</name><vcpu placement='auto'>2</vcpu></domain>\n" % name.encode()
+
+
 def make_root(folder: Path, online: str = "0-7", policy: str | None = POLICY) -> Path:
     """The file tree of a host with the CPUs `online`."""
     cpus = folder / "sys/devices/system/cpu/online"

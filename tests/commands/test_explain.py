@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from command import emupin, make_root
+from command import automatic, emupin, make_root
 from hosts import UUID, domain_xml
 
 from emupin.engine import snapshot
@@ -160,6 +160,14 @@ def test_a_file_that_is_not_there(root: Path) -> None:
     done = emupin(root, "explain", "./guest.xml")
     assert (done.returncode, done.stdout) == (2, b"")
     assert done.stderr.startswith(b"./guest.xml: cannot be read: No such file or directory; ")
+
+
+def test_a_guest_that_waits_for_numad_is_told_so(root: Path) -> None:
+    (root / "etc/emupin/policy.yaml").write_text('version: 1\nrules:\n  - {name: all, placement: "vcpu:0"}\n')
+    told = emupin(root, "explain", "-", data=automatic()).stdout.decode()
+    later = "emulator threads later numad has not chosen the CPUs of its vCPUs yet: decided when it has started before"
+    assert later in " ".join(told.split())
+    assert "failed" not in told
 
 
 def test_stdin(root: Path) -> None:

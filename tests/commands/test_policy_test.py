@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from command import PINNED, emupin, make_root
+from command import PINNED, automatic, emupin, make_root
 
 if TYPE_CHECKING:
     from conftest import Golden
@@ -143,6 +143,28 @@ def test_what_rewrite_would_change_is_a_change(
     assert done.stderr.decode().startswith("rule nfv: 1 guest (1 changes)\n" if changed else "rule nfv: 1 guest\n")
     assert json.loads(emupin(root, "policy", "test", "--json", folder).stdout)["changed"] == changed
     assert emupin(root, "rewrite", "--check", folder).returncode == changed
+
+
+@pytest.mark.parametrize(
+    ("old", "status", "effect"),
+    [
+        ('"vcpu:0"', 0, ""),
+        ('"vcpu:1"', 1, ""),
+        ("keep", 1, ""),
+        ('"cpus:3"', 1, ""),
+        ('"vcpu:0", persist: false', 1, " (persist: false -> true)"),
+    ],
+)
+def test_a_guest_that_waits_for_numad(root: Path, folder: Path, old: str, status: int, effect: str) -> None:
+    """What it gets is known when it has started: that is said, and is neither a pin that stays nor trouble."""
+    (folder / "nfv-1.xml").write_bytes(automatic())
+    told = "; numad has not chosen the CPUs of its vCPUs yet: decided when it has started"
+    done = emupin(root, "policy", "test", folder)
+    assert (done.returncode, done.stdout.decode().endswith(f"{told}\n")) == (0, True)
+    assert done.stderr.decode().startswith("rule nfv: 1 guest\n")
+    older = write_policy(folder, RULES.replace('"vcpu:0"', old))
+    done = emupin(root, "policy", "test", folder, "--against", older)
+    assert (done.returncode, done.stdout.decode().endswith(f"{told}{effect}\n")) == (status, bool(status))
 
 
 def test_stdin_stands_alone(root: Path) -> None:

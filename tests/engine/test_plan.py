@@ -131,6 +131,7 @@ def test_a_guest_that_numad_places_is_decided_when_it_has_started() -> None:
     early = plan(guest, policy('"vcpu:0"', "on_failure: refuse"), machine)
     assert (early.cpus, early.failed) == (None, False)
     assert "numad has not chosen the CPUs of its vCPUs yet: decided when it has started" in early.reason
+    assert early.waits
     chosen = guest.replace(numad=frozenset(range(8, 16)))
     assert plan(chosen, policy('"vcpu:3"'), machine).failed
     rules = policy("dedicated", pool="2-3,10-11")

@@ -12,7 +12,7 @@ import time
 from pathlib import Path
 
 import pytest
-from command import AFTER, BEFORE, emupin, environment, guest, make_root
+from command import AFTER, BEFORE, automatic, emupin, environment, guest, make_root
 
 from emupin.fleet.batch import Batch
 
@@ -396,6 +396,13 @@ def test_guests_of_other_drivers_are_left_as_they_are(root: Path, folder: Path, 
     done = emupin(root, "rewrite", path)
     assert (done.returncode, done.stdout) == (0, path.read_bytes())
     assert f"type '{kind}' is none of the QEMU driver's".encode() in done.stderr
+
+
+def test_a_guest_that_waits_for_numad_is_left_as_it_is(root: Path) -> None:
+    done = emupin(root, "rewrite", data=automatic())
+    assert (done.returncode, done.stdout) == (0, automatic())
+    assert done.stderr.startswith(b"-: rule 'nfv': no placement passes its checks (vcpu:0: ")
+    assert done.stderr.endswith(b"; numad has not chosen the CPUs of its vCPUs yet: decided when it has started\n")
 
 
 def test_a_pin_that_takes_the_vcpus_from_numad_is_told_of(tmp_path: Path) -> None:

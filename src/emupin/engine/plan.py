@@ -28,6 +28,9 @@ if TYPE_CHECKING:
 
 NOBODY = Others()
 
+WAITING = "numad has not chosen the CPUs of its vCPUs yet: decided when it has started"
+"""Why a guest that a rule takes has neither a placement nor failed."""
+
 
 class Attempt(Frozen):
     """One placement that was tried."""
@@ -78,6 +81,11 @@ class Plan(Frozen):
     def decides(self) -> bool:
         """Whether a rule takes the guest, and does not keep it as it is."""
         return self.cpus is not None or self.failed
+
+    @property
+    def waits(self) -> bool:
+        """Whether a rule takes the guest, and what its placements give is known only when it has started."""
+        return self.rule is not None and self.placement is None and not self.failed
 
     @property
     def alone(self) -> Cpus:
@@ -132,7 +140,7 @@ def plan(guest: Domain, policy: Policy, host: Host | None, others: Others = NOBO
             return _with_vhost(_taken(situation, attempts, warnings), situation)
     skipped = "; ".join(f"{attempt.placement.text}: {attempt.problem}" for attempt in attempts)
     waits = guest.automatic and guest.numad is None
-    later = "; numad has not chosen the CPUs of its vCPUs yet: decided when it has started" if waits else ""
+    later = f"; {WAITING}" if waits else ""
     return Plan(
         None,
         f"rule {rule.name!r}: no placement passes its checks ({skipped}){later}",

@@ -109,6 +109,7 @@ class Rewriter:
         if decision.failed:
             raise HostError(source, decision.reason, foreign or "change the policy, or the guest's pins")
         remarks = (*decision.warnings, foreign) if foreign else decision.warnings
+        remarks = (decision.reason, *remarks) if decision.waits else remarks
         batch.remarks += [f"{source}: {remark}" for remark in remarks]
         if decision.pin is None:
             return data

@@ -136,11 +136,17 @@ def differ(guest: Domain, old: Plan, new: Plan) -> bool:
 
 
 def _effect(guest: Domain, decided: Plan) -> tuple[object, ...]:
-    if decided.cpus is None:
+    """What comes of it; of a guest that waits, what is tried when it has started."""
+    if not _places(decided):
         return (decided.failed, decided.failed and decided.on_failure)
+    tried = [attempt.placement.text for attempt in decided.attempts if decided.waits]
     workers = decided.vhost, decided.vhost_dedicated
     follow = decided.follow_iothreads and bool(guest.iothreads)
-    return decided.cpus, decided.dedicated, workers, decided.persist, follow, decided.drift
+    return tried, decided.cpus, decided.dedicated, workers, decided.persist, follow, decided.drift
+
+
+def _places(decided: Plan) -> bool:
+    return decided.cpus is not None or decided.waits
 
 
 # -- as a line --------------------------------------------------------------------------------------------------------
@@ -161,6 +167,8 @@ def _outcome(guest: Domain, decided: Plan) -> str:
         return f"no rule: {before} stays"
     if decided.failed:
         return f"{decided.reason}; on_failure: {decided.on_failure}"
+    if decided.waits:
+        return decided.reason
     moved, after = _moved(guest, decided), cpuset.text(decided.cpus)
     what = f"{decided.rule}, {decided.placement}: {before}" + (f" -> {after}" if EMULATOR in moved else " stays")
     iothreads = frozenset(int(key) for key in moved if key != EMULATOR)
@@ -171,7 +179,7 @@ def _outcome(guest: Domain, decided: Plan) -> str:
 
 def _side_effects(guest: Domain, old: Plan, new: Plan) -> list[tuple[str, str, str]]:
     """What the two lines would not show, where both place the guest."""
-    if old.cpus is None or new.cpus is None:
+    if not _places(old) or not _places(new):
         return []
     was, now = _effects(guest, old), _effects(guest, new)
     return [(key, was[key], now[key]) for key in was if was[key] != now[key]]

@@ -9,6 +9,7 @@ from emupin.base import cpuset
 from emupin.base.text import printable
 from emupin.engine.confinement import DEFAULT
 from emupin.engine.explanation import COMPLAINT, NOT_TRIED, PASSED, TAKEN
+from emupin.engine.plan import WAITING
 from emupin.engine.situation import pins
 from emupin.engine.startable import slows_allocation, stuck
 from emupin.guest.domain import element
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from emupin.engine.explanation import Checked, Explanation, Tried
+    from emupin.engine.plan import Plan
 
     Cpus = frozenset[int]
     Line = tuple[str, str, str]
@@ -135,9 +137,7 @@ def _finding_colour(check: Checked) -> str:
 
 def _result(told: Explanation) -> Iterator[Line]:
     plan, guest = told.plan, told.guest
-    if plan.failed:
-        ends = f"no placement passes its checks; on_failure is {plan.on_failure}: {ENDS[plan.on_failure]}"
-        yield "  failed", ends, RED
+    yield from _without_a_placement(plan)
     yield "  before", _pin(told.before), ""
     yield "  after", _pin(told.after) + (" (no change)" if told.before == told.after else ""), BOLD
     if plan.dedicated:
@@ -159,6 +159,14 @@ def _result(told: Explanation) -> Iterator[Line]:
         yield "  definition", f"libvirt cannot start the guest with the {element(key)} it has: {why}", RED
     for warning in plan.warnings:
         yield "  warning", warning, YELLOW
+
+
+def _without_a_placement(plan: Plan) -> Iterator[Line]:
+    if plan.failed:
+        ends = f"no placement passes its checks; on_failure is {plan.on_failure}: {ENDS[plan.on_failure]}"
+        yield "  failed", ends, RED
+    if plan.waits:
+        yield "  later", WAITING, YELLOW
 
 
 def _pin(cpus: Cpus | None) -> str:
