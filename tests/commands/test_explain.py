@@ -170,6 +170,17 @@ def test_a_guest_that_waits_for_numad_is_told_so(root: Path) -> None:
     assert "failed" not in told
 
 
+def test_no_rule_is_asked_about_a_guest_of_another_driver(root: Path) -> None:
+    """Its name alone would have a rule take it."""
+    xml = domain_xml("demo-1").replace("'kvm'", "'lxc'").encode()
+    told = json.loads(emupin(root, "explain", "-", "--json", data=xml).stdout)
+    assert {rule["outcome"] for rule in told["rules"]} == {"not asked"}
+    assert (len(told["rules"]), told["placements"], told["result"]["rule"]) == (5, [], None)
+    text = emupin(root, "explain", "-", data=xml).stdout.decode()
+    assert "rules\n  (end)  type 'lxc' is none of the QEMU driver's: the hook is not called for it\n" in text
+    assert "placements of" not in text
+
+
 def test_stdin(root: Path) -> None:
     done = emupin(root, "explain", "-", "--json", data=domain_xml("demo-1").encode())
     assert json.loads(done.stdout)["result"]["rule"] == "later"

@@ -167,6 +167,12 @@ def test_a_guest_that_waits_for_numad(root: Path, folder: Path, old: str, status
     assert (done.returncode, done.stdout.decode().endswith(f"{told}{effect}\n")) == (status, bool(status))
 
 
+def test_a_guest_of_another_driver(root: Path) -> None:
+    done = emupin(root, "policy", "test", "-", data=(GUEST % "nfv-1").replace("'kvm'", "'lxc'").encode())
+    assert done.stdout == b"-: nfv-1: type 'lxc' is none of the QEMU driver's: the hook is not called for it\n"
+    assert (done.returncode, done.stderr.splitlines()[-1]) == (0, b"no rule: 1 guest")
+
+
 def test_stdin_stands_alone(root: Path) -> None:
     alone = emupin(root, "policy", "test", "-", data=(GUEST % "nfv-1").encode())
     assert (alone.returncode, alone.stdout) == (0, b"-: nfv-1: nfv, vcpu:0: 4-5 -> 4\n")

@@ -12,6 +12,7 @@ from emupin.engine.marks import NO_CPUS, Mark, marks
 from emupin.engine.placements import expand
 from emupin.engine.plan import NOBODY, Plan, outcomes, plan
 from emupin.engine.situation import Others, Situation, pins
+from emupin.guest.domain import OTHER_DRIVERS
 from emupin.policy.match import mismatch
 from emupin.policy.values import AUTO, OFF
 
@@ -66,7 +67,7 @@ class Explanation:
     mismatches: tuple[tuple[str, str], ...]
     """The rules ahead of the one that takes the guest, and why each does not."""
     later: int
-    """How many rules come after it, and were not asked."""
+    """How many rules come after it, and were not asked; all of them for a guest of another driver."""
     tried: tuple[Tried, ...]
 
     @property
@@ -91,6 +92,8 @@ class Explanation:
 def explain(guest: Domain, policy: Policy, host: Host | None, others: Others = NOBODY) -> Explanation:
     """The decision of `plan`, and how it came about."""
     decided = plan(guest, policy, host, others)
+    if guest.kind in OTHER_DRIVERS:
+        return Explanation(guest, policy, host, others, decided, (), len(policy.rules), ())
     missed: list[tuple[str, str]] = []
     for rule in policy.rules:
         reason = mismatch(guest, rule.match, host.cores if host else ())
@@ -194,7 +197,8 @@ def _guest(guest: Domain, host: Host | None, asked: frozenset[str]) -> dict[str,
 def _rules(told: Explanation) -> list[dict[str, Any]]:
     missed = [{"name": name, "outcome": "does not match", "reason": reason} for name, reason in told.mismatches]
     rest = told.policy.rules[len(missed) :]
-    outcomes_of_rest = ["takes the guest", *["not asked"] * told.later]
+    taken = [] if told.plan.rule is None else ["takes the guest"]
+    outcomes_of_rest = [*taken, *["not asked"] * told.later]
     return missed + [
         {"name": rule.name, "outcome": outcome, "reason": None} for rule, outcome in zip(rest, outcomes_of_rest)
     ]

@@ -16,7 +16,7 @@ from emupin.engine.plan import plan
 from emupin.fleet.batch import Batch
 from emupin.fleet.foreign import absent_cpus
 from emupin.guest.document import read_file
-from emupin.guest.domain import EMULATOR
+from emupin.guest.domain import EMULATOR, OTHER_DRIVERS
 from emupin.live import lookup
 from emupin.policy.values import IOTHREADS
 
@@ -163,6 +163,8 @@ def line(guest: Domain, path: str, old: Plan | None, new: Plan) -> str:
 
 def _outcome(guest: Domain, decided: Plan) -> str:
     before = "no pin" if guest.emulatorpin is None else cpuset.format(guest.emulatorpin)
+    if guest.kind in OTHER_DRIVERS:
+        return decided.reason
     if decided.rule is None:
         return f"no rule: {before} stays"
     if decided.failed:

@@ -100,7 +100,7 @@ def _rules(told: Explanation) -> Iterator[Line]:
     for name, reason in told.mismatches:
         yield f"  {printable(name)}", f"no: {reason}", ""
     if told.plan.rule is None:
-        yield "  (end)", "no rule matches", YELLOW
+        yield "  (end)", told.plan.reason, YELLOW
         return
     yield f"  {printable(told.plan.rule)}", "takes the guest", GREEN
     if told.later:
