@@ -58,6 +58,19 @@ def test_an_excerpt_is_decided_like_the_whole(path: Path) -> None:
     assert decided(excerpt(data, path.name), path.name) == whole
 
 
+@pytest.mark.parametrize("text", [" nfv-1 ", "\t&amp;&#13;&#10;\n", " ", "<![CDATA[ <nfv> ]]>", "a<!-- b --> "])
+def test_an_excerpt_has_texts_as_they_are(text: str) -> None:
+    """libvirt takes names with blanks around them, and `match` compares what it is called with."""
+    nova = "xmlns:nova='http://openstack.org/xmlns/libvirt/nova/1.1'"
+    spec = f"<nova:extraSpecs><nova:extraSpec name='hw:x'>{text}</nova:extraSpec></nova:extraSpecs>"
+    metadata = f"<metadata><nova:instance {nova}><nova:flavor name='f'>{spec}</nova:flavor></nova:instance></metadata>"
+    resource = f"<resource><partition>{text}</partition></resource>"
+    data = f"<domain type='kvm'><name>{text}</name>{metadata}{resource}<vcpu> 2\n</vcpu></domain>".encode()
+    whole = read(data, "guest")
+    assert whole.extra_specs == {"hw:x": whole.name}
+    assert read(excerpt(data, "guest"), "guest").replace(layout=whole.layout) == whole
+
+
 def test_an_excerpt_has_what_numad_chose() -> None:
     domain = "<domain type='kvm'><name>nfv-1</name><vcpu placement='auto'>2</vcpu></domain>"
     status = f"<domstatus state='running' pid='7'><numad nodeset='0' cpuset='2-3'/>{domain}</domstatus>".encode()

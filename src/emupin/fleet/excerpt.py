@@ -39,7 +39,7 @@ def excerpt(data: bytes, source: str) -> bytes:
 
 def _lines(element: Element, indent: str) -> Iterator[str]:
     attributes = "".join(f" {name}={quoteattr(value)}" for name, value in element.attributes.items())
-    head, text = f"{indent}<{element.name}{attributes}", escape(element.text.strip())
+    head, text = f"{indent}<{element.name}{attributes}", escape(element.text, {"\r": "&#13;"})
     if not element.children:
         yield f"{head}>{text}</{element.name}>" if text else f"{head}/>"
         return
