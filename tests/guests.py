@@ -105,7 +105,8 @@ class Machine:
     def _write_task(self, tid: int, task: Task) -> None:
         folder = f"proc/{self.pid}/task/{tid}"
         values = {**vars(task), "tid": tid, "pid": self.pid, "padding": PADDING}
-        self.host.write(f"{folder}/status", STATUS.format(**values))
+        for each in (folder, *([f"proc/{tid}"] if tid == self.pid else [])):
+            self.host.write(f"{each}/status", STATUS.format(**values))
         self.host.write(f"{folder}/cgroup", f"9:memory:/\n4:cpuset:{self.folder}/{task.group}\n")
         fields = ["S", *map(str, range(4, 39)), str(task.cpu), *["0"] * 13]
         self.host.write(f"{folder}/stat", f"{tid} ({task.name}) {' '.join(fields)}\n")

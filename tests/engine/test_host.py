@@ -21,6 +21,7 @@ from emupin.base.errors import HostError
 from emupin.engine import host, interrupts, kernelfiles, snapshot
 from emupin.engine.host import Host
 from emupin.engine.hostcache import read_cached
+from emupin.engine.situation import Own
 from emupin.engine.topology import read as read_host
 
 RECORDED = sorted(path.stem for path in trees.FIXTURES.glob("*.json"))
@@ -262,6 +263,8 @@ GOOD = {
         ({"l3": [7]}, "l3[0]: must be a text that lists CPUs, is the number 7; "),
         ({"kernel": 6}, "kernel: must be a text, is the number 6; "),
         ({"held": {"vcpu": {}}}, "held: unknown key \"vcpu\"; did you mean 'vcpus'? allowed: vcpus, dedicated, shared"),
+        ({"held": {"own": {"a": {"keep": "1"}}}}, 'held.own.a: unknown key "keep"; '),
+        ({"held": {"own": {"a": {"kept": "x"}}}}, "held.own.a.kept: "),
     ],
 )
 def test_a_file_that_is_wrong_says_where_and_what(change: dict[str, object], message: str) -> None:
@@ -312,7 +315,8 @@ def test_who_held_what_is_recorded() -> None:
     """Also where several guests have one CPU."""
     others = held({0: "a", 1: "a", 2: "b"}, {3: "c"}, {0: "a"}, floating={1: "c"}, iothreads={2: "c"})
     others = others.replace(floating={**others.floating, "d": frozenset((0, 1))})
-    recorded = snapshot.Snapshot(SMALL, {"hostname": "h"}, others)
+    own = {"c": Own(frozenset((3,)), frozenset((2,)), frozenset((3,))), "a": Own(previous=frozenset((0,)))}
+    recorded = snapshot.Snapshot(SMALL, {"hostname": "h"}, others, own)
     assert snapshot.parse(snapshot.render(recorded).encode(), "file") == recorded
 
 

@@ -16,8 +16,9 @@ from emupin.commands import options
 from emupin.engine import snapshot
 from emupin.engine.host import to_json
 from emupin.engine.marks import NO_CPUS, OF_OTHERS, Mark, marks
-from emupin.engine.situation import Others
-from emupin.node.claims import Ledger
+from emupin.engine.situation import Others, Own, all_of
+from emupin.live.facts import without
+from emupin.node.claims import Ledger, from_mask
 from emupin.screen import terminal
 from emupin.screen.picture import draw
 
@@ -83,21 +84,33 @@ def _this_machine(policy: Policy | None) -> Snapshot:
     """Raises HostError."""
     root = root_from_environment()
     found = snapshot.take(root, datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ"))
-    return snapshot.Snapshot(found.host, found.remarks, _held(root, found.host, policy))
+    return snapshot.Snapshot(found.host, found.remarks, *_held(root, found.host, policy))
 
 
-def _held(root: str, host: Host, policy: Policy | None) -> Others:
+def _held(root: str, host: Host, policy: Policy | None) -> tuple[Others, dict[str, Own]]:
     """What every running guest has. Who may not look, or finds a file that cannot be read, sees the CPUs alone."""
     if not os.path.isdir(root + LIBVIRT_RUN):
-        return Others()
+        return Others(), {}
     try:
         ledger = Ledger.look(root, policy, host)
     except EmupinError as error:
         streams.say(f"which guest uses which CPU is not shown: {error}")
-        return Others()
+        return Others(), {}
     for fault in ledger.faults:
         streams.say(fault)
-    return ledger.others(None, host.online)
+    held = ledger.others(None, host.online)
+    return held, {uuid: own for uuid in ledger.claims if (own := _own(ledger, uuid, held, host))}
+
+
+def _own(ledger: Ledger, uuid: str, held: Others, host: Host) -> Own | None:
+    """What the guest `uuid` has by the ledger; None where `held` tells as much. Its CPUs alone say what is its own."""
+    claim, told = ledger.claims[uuid], without(held, uuid)
+    if not claim.alone and not claim.vhost:
+        own = Own(previous=from_mask(claim.cpus) or told.previous)
+    else:
+        found = ledger.others(uuid, host.online)
+        own = Own(found.previous, found.vhost, all_of(told.shared) - all_of(found.shared))
+    return own if own != Own(told.previous) else None
 
 
 def _marks(recorded: Snapshot, policy: Policy | None) -> dict[int, Mark]:
@@ -141,5 +154,5 @@ def _plain(recorded: Snapshot, policy: Policy | None) -> dict[str, Any]:
         }
         for cpu, mark in sorted(_marks(recorded, policy).items())
     ]
-    held = snapshot.held_json(recorded.held)
+    held = snapshot.held_json(recorded.held, {})
     return {**recorded.remarks, **to_json(host), **held, **zones, "cpus": cpus}

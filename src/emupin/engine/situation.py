@@ -40,6 +40,16 @@ class Others(Frozen):
     """The guests' names by UUID, where they are known."""
 
 
+class Own(Frozen):
+    """What a guest itself has, where what others see of it does not tell."""
+
+    previous: Cpus | None = None
+    """Like `vhost`, as in Others."""
+    vhost: Cpus | None = None
+    kept: Cpus = frozenset()
+    """What it has alone and is on: threads of others that came there since are the ones to go."""
+
+
 USES = ("vcpus", "dedicated", "shared", "floating", "iothreads")
 """The fields of Others that say whose CPUs are used for what."""
 

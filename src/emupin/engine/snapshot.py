@@ -14,7 +14,7 @@ from emupin.base.errors import HostError
 from emupin.base.strictjson import Fields, kind, show
 from emupin.engine import interrupts, topology
 from emupin.engine.host import VERSION, Host, to_json
-from emupin.engine.situation import USES, Others
+from emupin.engine.situation import USES, Others, Own
 
 LARGEST = 4 * 1024 * 1024
 """Bytes; a host of sixteen thousand CPUs needs a tenth of it."""
@@ -38,6 +38,8 @@ class Snapshot:
     remarks: Mapping[str, str] = field(default_factory=dict)
     """Those of REMARKS that are known."""
     held: Others = field(default_factory=Others)
+    own: Mapping[str, Own] = field(default_factory=dict)
+    """By UUID, of guests of which `held` does not tell all."""
 
 
 def load(path: str) -> Host:
@@ -82,21 +84,28 @@ def _first_line(path: str) -> str | None:
 
 def render(snapshot: Snapshot) -> str:
     """The text of a snapshot file: a key a line, long values folded."""
-    form = {**to_json(snapshot.host), **held_json(snapshot.held)}
+    form = {**to_json(snapshot.host), **held_json(snapshot.held, snapshot.own)}
     plain = {"emupin_host": form.pop("emupin_host"), **snapshot.remarks, **form}
     return "{\n" + ",\n".join(_entry(key, value) for key, value in plain.items()) + "\n}\n"
 
 
-def held_json(held: Others) -> dict[str, Any]:
+def held_json(held: Others, own: Mapping[str, Own]) -> dict[str, Any]:
     """The `held` key: CPU lists by the UUID that has them, by what for; nothing where nobody has any."""
-    uses: dict[str, dict[str, str]] = {}
+    uses: dict[str, dict[str, Any]] = {}
     for use in USES:
         by_guest: Mapping[str, frozenset[int]] = getattr(held, use)
         if by_guest:
             uses[use] = {owner: cpuset.format(cpus) for owner, cpus in sorted(by_guest.items())}
     if held.names:
         uses["names"] = dict(sorted(held.names.items()))
+    if own:
+        uses["own"] = {uuid: _own_json(each) for uuid, each in sorted(own.items())}
     return {"held": uses} if uses else {}
+
+
+def _own_json(own: Own) -> dict[str, str]:
+    lists = {"previous": own.previous, "vhost": own.vhost, "kept": own.kept}
+    return {key: cpuset.format(cpus) for key, cpus in lists.items() if cpus}
 
 
 def _entry(key: str, value: Any) -> str:
@@ -120,7 +129,10 @@ def parse(data: bytes, path: str) -> Snapshot:
     for key in FACTS:
         form.need(key, RECORD)
     remarks = {key: form.text(key) for key in REMARKS if key in form.values}
-    return Snapshot(_host(form), remarks, _held(form) if "held" in form.values else Others())
+    if "held" not in form.values:
+        return Snapshot(_host(form), remarks)
+    held = form.inner("held")
+    return Snapshot(_host(form), remarks, _held(held), _own(held) if "own" in held.values else {})
 
 
 def _check_version(form: Fields) -> None:
@@ -172,9 +184,18 @@ def _partitions(form: Fields) -> dict[str, frozenset[int]]:
     return {name: form.cpus(name) for name in form.values}
 
 
-def _held(form: Fields) -> Others:
-    uses = form.inner("held")
-    uses.only((*USES, "names"))
+def _held(uses: Fields) -> Others:
+    uses.only((*USES, "names", "own"))
     owners = {use: uses.inner(use) for use in USES if use in uses.values}
     found: dict[str, Any] = {use: {owner: form.cpus(owner) for owner in form.values} for use, form in owners.items()}
     return Others(**found, names=uses.texts("names"))
+
+
+def _own(held: Fields) -> dict[str, Own]:
+    form = held.inner("own")
+    found = {}
+    for uuid in form.values:
+        lists = form.inner(uuid)
+        lists.only(("previous", "vhost", "kept"))
+        found[uuid] = Own(**{key: lists.cpus(key) for key in lists.values})
+    return found

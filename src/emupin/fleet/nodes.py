@@ -174,7 +174,7 @@ class Trials:
         """Count in `node` what changes; one line per guest whose outcome differs."""
         try:
             recorded = snapshot.read(f"{folder}/host.json")
-            facts, old = Facts(recorded.host, recorded.held), self.old or self._in_force(node, folder)
+            facts, old = Facts(recorded.host, recorded.held, recorded.own), self.old or self._in_force(node, folder)
             paths = _guests(folder)
         except EmupinError as error:
             node.troubles.append(str(error))

@@ -10,11 +10,12 @@ from emupin.base.errors import EmupinError
 from emupin.base.files import LIBVIRT_RUN, root_from_environment
 from emupin.base.frozen import Frozen
 from emupin.engine import interrupts, topology
-from emupin.engine.situation import USES, Others
+from emupin.engine.situation import USES, Others, Own
 from emupin.node.claims import Ledger
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from typing import Any
 
     from emupin.engine.host import Host
@@ -32,6 +33,8 @@ class Facts(Frozen):
     host: Host | None
     held: Others = Others()
     """What the guests of a recorded host had."""
+    own: Mapping[str, Own] = {}
+    """By UUID, of guests of which that does not tell all."""
     ledger: Ledger | None = None
     """The claims of a machine's running guests; None where there are none, or the host is a recorded one."""
     remarks: tuple[str, ...] = ()
@@ -45,7 +48,7 @@ class Facts(Frozen):
             return self.of_all
         if self.ledger:
             return self.ledger.others(guest.uuid, ALL_CPUS)
-        return without(self.held, guest.uuid)
+        return without(self.held, guest.uuid, self.own.get(guest.uuid or ""))
 
     @cached_property
     def of_all(self) -> Others:
@@ -59,12 +62,14 @@ class Facts(Frozen):
         return frozenset().union(*(getattr(self.held, use) for use in USES))
 
 
-def without(held: Others, uuid: str | None) -> Others:
-    """What all but the guest `uuid` have; what its own emulator threads had is `previous`."""
+def without(held: Others, uuid: str | None, own: Own | None = None) -> Others:
+    """What all but the guest `uuid` have; what its own emulator threads had is `previous`, unless its `own` tells."""
     uses: dict[str, Any] = {use: dict(getattr(held, use)) for use in USES}
-    own = [by_guest.pop(uuid or "", frozenset()) for by_guest in uses.values()]
-    before = dict(zip(USES, own))
-    return Others(**uses, previous=before["dedicated"] | before["shared"] or None, names=held.names)
+    before = {use: by_guest.pop(uuid or "", frozenset()) for use, by_guest in uses.items()}
+    if own is None:
+        return Others(**uses, previous=before["dedicated"] | before["shared"] or None, names=held.names)
+    uses["shared"] = {owner: cpus - own.kept for owner, cpus in uses["shared"].items()}
+    return Others(**uses, previous=own.previous, vhost=own.vhost, names=held.names)
 
 
 def read_facts(choice: str | None, policy: Policy) -> Facts:
@@ -81,7 +86,7 @@ def read_facts(choice: str | None, policy: Policy) -> Facts:
     from emupin.engine import snapshot
 
     recorded = snapshot.read(choice)
-    return Facts(recorded.host, recorded.held, source=choice)
+    return Facts(recorded.host, recorded.held, recorded.own, source=choice)
 
 
 def of_machine(root: str, policy: Policy) -> Facts:
