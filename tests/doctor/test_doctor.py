@@ -550,6 +550,12 @@ def file_instead_of_a_folder(lab: Lab) -> None:
     lab.write("var/log/emupin", "")
 
 
+@fault(WARNING, "no `audit` command finds audit.jsonl.2.zst and 1 more in ")
+def trail_of_another_compressor(lab: Lab) -> None:
+    for number, end in ((1, ""), (2, ".zst"), (3, ".zst"), (4, ".gz")):
+        lab.write(f"var/log/emupin/audit.jsonl.{number}{end}", "")
+
+
 @fault(PROBLEM, "var/lib/emupin is writable by others")
 def writable_folder(lab: Lab) -> None:
     lab.path("var/lib/emupin").chmod(0o777)

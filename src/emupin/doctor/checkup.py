@@ -25,7 +25,7 @@ CHECKS: dict[str, tuple[Check, ...]] = {
     "cpus": (cpus.check_online, cpus.check_isolated, cpus.check_nova),
     "guests": (definitions.check_startable, definitions.check_recorded),
     "kernel": (kernel.check_cgroups, kernel.check_vhost, kernel.check_threads),
-    "trail": (trail.check_folders, trail.check_trail, trail.check_kept, trail.check_currency),
+    "trail": (trail.check_folders, trail.check_trail, trail.check_rotated, trail.check_kept, trail.check_currency),
     "clock": (trail.check_clock,),
 }
 

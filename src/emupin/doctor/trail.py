@@ -28,6 +28,9 @@ LEAST_INODES = 100
 SLACK = 60.0
 """Seconds by which a clock may be off, or an entry late."""
 
+FOREIGN = (".zst", ".lz4", ".lzo", ".Z", ".lzma", ".lz", ".br")
+"""Ends of files that programs make which nothing here reads, though logrotate may be told to use them."""
+
 KEPT = {"policy": POLICIES_KEPT, "topology": TOPOLOGIES_KEPT}
 """Where what an entry names is kept, by the key that has its digest."""
 
@@ -116,6 +119,16 @@ def _content(path: str, last: list[bytes]) -> Iterator[Diagnosis]:
         yield warning(what, "`emupin audit verify` names them; an interrupted line stays in the trail")
     elif last:
         yield ok(f"{path} ends in whole entries")
+
+
+def check_rotated(machine: Machine) -> Iterator[Diagnosis]:
+    """Every older file of the trail can be read, which says nothing where it can. Raises HostError."""
+    folder, name = os.path.split(AUDIT)
+    others = [each for each in machine.names(folder) if each.startswith(f"{name}.") and each.endswith(FOREIGN)]
+    if others:
+        what = f"{others[0]} and {len(others) - 1} more" if len(others) > 1 else others[0]
+        cure = "let logrotate compress with gzip, bzip2 or xz; `emupin audit verify <(zstdcat FILE)` reads such a file"
+        yield warning(f"no `audit` command finds {what} in {machine.path(folder)}: compressed by another program", cure)
 
 
 def check_kept(machine: Machine) -> Iterator[Diagnosis]:
