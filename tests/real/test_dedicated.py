@@ -132,6 +132,11 @@ def test_a_guest_without_a_place_leaves_the_cpu_that_its_old_pin_shares_with_the
     host.restart_libvirtd()
     assert (placed(host, holder), emulator_cpus(host, former)) == (SPARE, {frozenset((HOME,))})
 
+    host.virsh("destroy", holder.uuid)
+    start(host, holder)
+    assert host.audit()[-1]["outcome"] != "failed", "libvirt's XML of the other one still says that it is there"
+    assert placed(host, holder) == SPARE
+
     host.virsh("managedsave", former.uuid)
     host.virsh("start", former.uuid)
     assert live_pin(host, former) is None
@@ -167,6 +172,10 @@ def test_a_pin_of_emupins_does_not_outlive_its_rule_on_a_cpu_that_another_guest_
     taken = f"its pin is {SPARE}, and CPU {SPARE} is dedicated to guest nfv-2 ({holder.uuid})"
     assert f"{taken}: its emulator threads were moved to {HOME}" in str(entry["warnings"])
     assert host.run(EMUPIN, "audit", "replay").returncode == 0
+    host.virsh("destroy", holder.uuid)
+    start(host, holder)
+    assert host.audit()[-1]["outcome"] != "failed"
+    assert (placed(host, holder), emulator_cpus(host, former)) == (SPARE, {frozenset((HOME,))})
     host.virsh("destroy", former.uuid)
     host.virsh("start", former.uuid)
     assert live_pin(host, former) is None

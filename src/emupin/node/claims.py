@@ -145,6 +145,12 @@ class Ledger(Book):
         if running.uuid in self.claims:
             self.claims[running.uuid] = self.claims[running.uuid].settled(running)
 
+    def look_again(self, uuid: str) -> None:
+        """See where the emulator threads of the running guest are, though neither claim nor record tells of a move."""
+        for name, record in list(self.records.items()):
+            if record[0] == uuid:
+                self._look_at(name)
+
     def others(self, uuid: str | None, cpus: Cpus) -> Others:
         """What the guests other than `uuid` have of `cpus`, after a look at the threads that may have moved."""
         for name, record in list(self.records.items()):

@@ -31,14 +31,27 @@ def move_away(root: str, decision: Decision) -> str:
         status = read_status_file(root, guest.name)
         check_process(root, status.pid, guest.uuid or "")
         enforce(root, status, cpus, os.sched_setaffinity, plan.follow_iothreads).check(guest.name, cpus)
+        _settle_there(root, decision, cpus)
     except EmupinError as error:
         return f"{why}; {error}"
     return f"{why}: its emulator threads were moved to {cpuset.format(cpus)}"
 
 
+def _settle_there(root: str, decision: Decision, cpus: Cpus) -> None:
+    """Note where the guest is now: libvirt's record of where it was keeps nobody from that CPU any more.
+
+    Raises HostError.
+    """
+    with Ledger(root, decision.policy, decision.host) as ledger:
+        ledger.claim(decision.guest.uuid or "", cpus, dedicated=False)
+        ledger.look_again(decision.guest.uuid or "")
+        ledger.save()
+
+
 def refuge(root: str, decision: Decision) -> Cpus:
     """Where libvirt puts the threads of a guest without a pin, but for what others have alone; if there is enough, off
-    the CPUs of vCPUs and off those that the policy reserves; off those of its own vCPUs 1 and above wherever it can be.
+    the pool, which is for others to have alone, off the CPUs of vCPUs and off those that the policy reserves; off those
+    of its own vCPUs 1 and above wherever it can be.
 
     Raises HostError.
     """
@@ -48,4 +61,5 @@ def refuge(root: str, decision: Decision) -> Cpus:
     free = anywhere & host.within(guest.partition) - all_of(others.dedicated)
     own = pinned_vcpus(guest, host)
     quiet = free - all_of({vcpu: cpus for vcpu, cpus in own.items() if vcpu})
-    return quiet - all_of(own) - all_of(others.vcpus) - decision.policy.reserved or quiet or free
+    apart = quiet - all_of(own) - all_of(others.vcpus) - decision.policy.reserved
+    return apart - (decision.policy.pool or frozenset()) or apart or quiet or free
