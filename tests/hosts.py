@@ -28,6 +28,16 @@ rules:
 """
 
 
+DEDICATED = """\
+version: 1
+host: {pool: "8-11"}
+rules:
+  - name: nfv
+    match: {name: "nfv-*"}
+    placement: [dedicated]
+"""
+
+
 def domain_xml(name: str = "nfv-1", emulatorpin: str | None = "2-5", uuid: str = UUID, extra: str = "") -> str:
     """A guest of four vCPUs pinned to the CPUs 2 to 5, as Nova and libvirt write one."""
     pin = f"    <emulatorpin cpuset='{emulatorpin}'/>\n" if emulatorpin else ""

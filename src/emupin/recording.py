@@ -15,7 +15,7 @@ from emupin.base.errors import BusyError, EmupinError, HostError, RecordError
 from emupin.base.frozen import Frozen
 from emupin.base.log import log
 from emupin.base.text import printable
-from emupin.engine.definition import NO_MORE, differing
+from emupin.engine.definition import NO_MORE
 from emupin.guest.domain import EMULATOR, element
 from emupin.guest.domainxml import read
 from emupin.node import bookfile, former, libvirtd
@@ -205,7 +205,7 @@ def _record_live(
     if not bookfile.stands(book.root, order.uuid, cpus):
         log(book.root, f"{guest.name}: record: decided anew meanwhile, the order for {cpuset.format(cpus)} is void")
         return None
-    pins = differing(guest, cpus, order.follow_iothreads)
+    pins = guest.differing(cpus, order.follow_iothreads)
     if not pins:
         return None
     if order.vhost:

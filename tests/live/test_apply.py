@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from command import emupin
 from guests import Machine, many
-from hosts import POLICY, Host, domain_xml
+from hosts import DEDICATED, POLICY, Host, domain_xml
 
 from emupin.base import cpuset
 from emupin.base.errors import RecordError
@@ -26,14 +26,6 @@ from emupin.recording import Recorded
 from emupin.screen.applytext import lines, total
 
 STORED = "5a3f1d2c-7f0e-4c50-9a1b-00000000000f"
-DEDICATED = """\
-version: 1
-host: {pool: "8-11"}
-rules:
-  - name: nfv
-    match: {name: "nfv-*"}
-    placement: [dedicated]
-"""
 
 FIRST = frozenset((2,))
 """Where `vcpu:0` puts the guests here: what libvirt records of a definition is its own plan."""

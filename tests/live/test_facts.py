@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from command import emupin
 from guests import Machine
-from hosts import UUID, Host, domain_xml
+from hosts import DEDICATED, UUID, Host, domain_xml
 
 from emupin.engine.plan import plan
 from emupin.guest import domainxml
@@ -15,21 +15,13 @@ from emupin.live.facts import read_facts
 from emupin.node import store
 
 OTHER = UUID.replace("5a", "7e")
-POLICY = """\
-version: 1
-host: {pool: "8-11"}
-rules:
-  - name: nfv
-    match: {name: "nfv-*"}
-    placement: [dedicated]
-"""
 
 
 @pytest.mark.parametrize(("vhost", "cpu"), [("", 9), ("    vhost: [dedicated]\n", 10)])
 def test_a_running_guest_keeps_what_it_has(tmp_path: Path, vhost: str, cpu: int) -> None:
     """Its workers too, where lower CPUs have become free, and what another guest's threads have come to since."""
     host, first = Host(tmp_path / "root"), domain_xml("nfv-0", uuid=OTHER)
-    host.set_policy(POLICY + vhost)
+    host.set_policy(DEDICATED + vhost)
     host.call("prepare", first, "nfv-0")
     host.call("prepare", domain_xml())
     host.call("release", first, "nfv-0")

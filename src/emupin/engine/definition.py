@@ -35,14 +35,8 @@ class Settled(Frozen):
     def changes(self, guest: Domain) -> dict[str, Cpus | None]:
         """The pins of the definition `guest` that are to be others, by whose they are; None for one that goes."""
         pin = self.plan.pin
-        planned = {} if pin is None else differing(guest, pin, self.plan.follow_iothreads)
+        planned = {} if pin is None else guest.differing(pin, self.plan.follow_iothreads)
         return {**self.leaving, **planned}
-
-
-def differing(guest: Domain, cpus: Cpus, follow: bool) -> dict[str, Cpus | None]:
-    """The pins that a definition does not have yet, where the emulator's is to be `cpus` and the iothreads `follow`."""
-    keys, there = (EMULATOR, *map(str, guest.iothreads if follow else ())), guest.pins
-    return {key: cpus for key in keys if there.get(key) != cpus}
 
 
 def settle(guest: Domain, made: Plan, host: Host | None, stood: Mapping[str, Cpus | None]) -> Settled:

@@ -115,9 +115,7 @@ class Plan(Frozen):
 
     def is_in(self, guest: Domain) -> bool:
         """Whether the definition `guest` has the pins of this plan, which has some."""
-        iothreads = guest.iothreads if self.follow_iothreads else ()
-        pins = [guest.emulatorpin, *(guest.iothreadpins.get(each) for each in iothreads)]
-        return self.pin is not None and all(pin == self.pin for pin in pins)
+        return self.pin is not None and not guest.differing(self.pin, self.follow_iothreads)
 
 
 def plan(guest: Domain, policy: Policy, host: Host | None, others: Others = NOBODY) -> Plan:

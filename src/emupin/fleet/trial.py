@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 
 from emupin.base import cpuset
 from emupin.base.text import printable
-from emupin.engine.definition import differing
 from emupin.engine.explanation import result_json
 from emupin.engine.plan import plan
 from emupin.fleet.batch import Batch
@@ -127,7 +126,7 @@ def is_changed(guest: Domain, decided: Plan) -> bool:
 
 def _moved(guest: Domain, decided: Plan) -> dict[str, Cpus | None]:
     """The pins that the guest is to have and lacks, by whose they are; an `unstartable` plan has them live only."""
-    return {} if decided.cpus is None else differing(guest, decided.cpus, decided.follow_iothreads)
+    return {} if decided.cpus is None else guest.differing(decided.cpus, decided.follow_iothreads)
 
 
 def differ(guest: Domain, old: Plan, new: Plan) -> bool:

@@ -163,6 +163,11 @@ class Domain(Frozen):
         own = {EMULATOR: self.emulatorpin} if self.emulatorpin else {}
         return {**own, **{str(iothread): cpus for iothread, cpus in self.iothreadpins.items()}}
 
+    def differing(self, cpus: Cpus, follow: bool) -> dict[str, Cpus | None]:
+        """The pins that are not there yet where the emulator's is to be `cpus`, and the iothreads `follow`, if so."""
+        keys, there = (EMULATOR, *map(str, self.iothreads if follow else ())), self.pins
+        return {key: cpus for key in keys if there.get(key) != cpus}
+
     def vcpu_cpus(self, vcpu: int) -> Cpus | None:
         """The CPUs that `vcpu` may run on; None as `unpinned` is."""
         return self.vcpupins.get(vcpu, self.unpinned)
