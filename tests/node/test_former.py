@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from decisions import GuestXml
 
 from emupin.base.errors import HostError
 from emupin.node import former
@@ -161,3 +162,11 @@ def test_two_processes_lose_nothing_of_each_other(tmp_path: Path) -> None:
     assert [each.wait(60) for each in both] == [0, 0]
     found = {kind: each.before["emulator"] for kind, each in former.recall(root, UUID).items()}
     assert found == {"live": "0", "persistent": "0"}
+
+
+def test_a_pin_that_emupin_has_taken_out_is_not_there_to_leave_again(tmp_path: Path) -> None:
+    """It could not stay; `apply --undo` knows it. Nobody records that it goes, again and again."""
+    guest = GuestXml(emulatorpin="2", iothreads={1: ""}).domain
+    remember(tmp_path, {"emulator": "0-3", "1": "99"}, {"emulator": "2", "1": None})
+    assert back(tmp_path, former.pins_of(guest)) == {"emulator": "0-3", "1": "99"}
+    assert former.stood(str(tmp_path), guest) == {"emulator": frozenset(range(4))}

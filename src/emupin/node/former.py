@@ -178,7 +178,8 @@ def stood(root: str, guest: Domain) -> dict[str, frozenset[int] | None]:
     there = pins_of(guest)
     known = recall(root, guest.uuid or "").get(PERSISTENT) if there else None
     before = to_put_back(there, known) if known and not known.undone else {}
-    return {key: cpuset.parse(pin) if pin else None for key, pin in before.items()}
+    # One that emupin has taken out is not there: what it was is for `apply --undo` to put back.
+    return {key: cpuset.parse(pin) if pin else None for key, pin in before.items() if key in there}
 
 
 def diff(kind: str, changes: Mapping[str, tuple[str | None, str | None]]) -> list[str]:
